@@ -1,0 +1,1 @@
+//! cli (stub, replaced by its owner).

@@ -1,0 +1,296 @@
+//! What a model is: image, network shape, prediction type, noise schedule, data statistics and the recipe that trains it.
+//!
+//! One JSON file, kept beside the checkpoint; every verb reads it through [`ModelConfig::validate`].
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// Width and height in pixels, and 1 (grey) or 3 (RGB) channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// Pixels across; a multiple of 2^(levels − 1).
+    pub width: usize,
+    /// Pixels down; a multiple of 2^(levels − 1).
+    pub height: usize,
+    /// 1 for grey, 3 for RGB.
+    pub channels: usize,
+}
+
+/// Shape of the U-Net, in the words of diffusers' `UNet2DModel`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UNetConfig {
+    /// Channels of each level, finest first.
+    pub block_out_channels: Vec<usize>,
+    /// ResBlocks per level on the way down; the way up has one more.
+    pub layers_per_block: usize,
+    /// Self-attention after each ResBlock of a level; one flag per level.
+    pub attention_levels: Vec<bool>,
+    /// Self-attention between the two ResBlocks of the middle.
+    pub mid_attention: bool,
+    /// Attention heads; divides the channels wherever attention stands.
+    pub attention_heads: usize,
+    /// Groups of every GroupNorm; divides every normalised channel count.
+    pub norm_num_groups: usize,
+    /// Added to the variance inside GroupNorm.
+    pub norm_eps: f32,
+    /// Length of the sinusoidal embedding (even; half cosines, then half sines).
+    pub time_freq_dim: usize,
+    /// Width of the time embedding MLP.
+    pub time_embed_dim: usize,
+}
+
+impl Default for UNetConfig {
+    fn default() -> Self {
+        Self {
+            block_out_channels: vec![16, 32],
+            layers_per_block: 1,
+            attention_levels: vec![false, false],
+            mid_attention: true,
+            attention_heads: 1,
+            norm_num_groups: 8,
+            norm_eps: 1e-5,
+            time_freq_dim: 32,
+            time_embed_dim: 64,
+        }
+    }
+}
+
+/// What the network predicts from x_t = √ᾱ·x0 + √(1−ᾱ)·ε.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PredictionType {
+    /// The noise ε (DDPM, arXiv:2006.11239).
+    Epsilon,
+    /// The clean image x0.
+    Sample,
+    /// v = √ᾱ·ε − √(1−ᾱ)·x0 (arXiv:2202.00512).
+    VPrediction,
+}
+
+/// The noise schedule as `alphas_cumprod` over `num_train_timesteps` discrete times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ScheduleConfig {
+    /// β linear from `beta_start` to `beta_end` (DDPM).
+    Linear {
+        /// T.
+        num_train_timesteps: usize,
+        /// β of timestep 0.
+        beta_start: f64,
+        /// β of timestep T − 1.
+        beta_end: f64,
+    },
+    /// ᾱ(u) = cos²((u + s)/(1 + s)·π/2), β clipped at 0.999 (improved DDPM, arXiv:2102.09672); s = 0 is TrigFlow's angle.
+    Cosine {
+        /// T.
+        num_train_timesteps: usize,
+        /// Offset; 0.008 in the paper.
+        s: f64,
+    },
+}
+
+impl ScheduleConfig {
+    /// T.
+    #[must_use]
+    pub fn num_train_timesteps(&self) -> usize {
+        match *self {
+            Self::Linear { num_train_timesteps, .. } | Self::Cosine { num_train_timesteps, .. } => num_train_timesteps,
+        }
+    }
+
+    /// β_t for t = 0..T.
+    #[must_use]
+    pub fn betas(&self) -> Vec<f64> {
+        match *self {
+            Self::Linear { num_train_timesteps: n, beta_start, beta_end } => {
+                let span = (n.max(2) - 1) as f64;
+                (0..n).map(|i| beta_start + (beta_end - beta_start) * i as f64 / span).collect()
+            }
+            Self::Cosine { num_train_timesteps: n, s } => {
+                let bar = |u: f64| ((u + s) / (1.0 + s) * std::f64::consts::FRAC_PI_2).cos().powi(2);
+                (0..n).map(|i| (1.0 - bar((i + 1) as f64 / n as f64) / bar(i as f64 / n as f64)).min(0.999)).collect()
+            }
+        }
+    }
+
+    /// ᾱ_t = Π_{s ≤ t} (1 − β_s), t = 0..T.
+    #[must_use]
+    pub fn alphas_cumprod(&self) -> Vec<f64> {
+        self.betas()
+            .iter()
+            .scan(1.0, |product, beta| {
+                *product *= 1.0 - beta;
+                Some(*product)
+            })
+            .collect()
+    }
+}
+
+/// How training draws its timestep.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TimestepDensity {
+    /// t uniform over 0..T: with ε-prediction this is L_simple of DDPM.
+    Uniform,
+    /// ln σ ~ N(mean, std²) with σ = √((1−ᾱ)/ᾱ), clamped to the schedule's range; t is the (fractional) timestep of that σ.
+    LogNormalSigma {
+        /// Mean of ln σ.
+        mean: f64,
+        /// Standard deviation of ln σ.
+        std: f64,
+    },
+}
+
+/// The training recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Images per step.
+    pub batch_size: usize,
+    /// Peak learning rate of AdamW.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up; cosine decay to zero after them.
+    pub warmup_steps: usize,
+    /// AdamW weight decay.
+    pub weight_decay: f64,
+    /// Global gradient norm is clipped to this.
+    pub clip_norm: f64,
+    /// Decay of the exponential moving average of the weights, which is what is exported.
+    pub ema_decay: f64,
+    /// Probability of replacing a label by the null class.
+    pub label_dropout: f64,
+    /// How t is drawn.
+    pub timestep_density: TimestepDensity,
+    /// Seed of initial weights, order of data, timesteps and noise.
+    pub seed: u64,
+}
+
+/// Pixel p in 0..=255 becomes x = (p/255 − mean)/std.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Built-in set (`fashion`, `faces`) or the path of a folder or IDX file.
+    pub source: String,
+    /// Subtracted, on the 0..1 scale.
+    pub mean: f32,
+    /// Divided by, on the 0..1 scale.
+    pub std: f32,
+    /// Licence of the data, as it goes into the blob.
+    pub licence: String,
+    /// Class names; empty for an unconditional model.
+    pub class_names: Vec<String>,
+}
+
+/// Everything about a model but its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Name, as the blob carries it: 1..=32 of a–z, 0–9 and '-'.
+    pub name: String,
+    /// Licence of the weights.
+    pub licence: String,
+    /// Shape of the images.
+    pub image: ImageConfig,
+    /// Shape of the network.
+    pub unet: UNetConfig,
+    /// What the network predicts.
+    pub prediction_type: PredictionType,
+    /// The noise schedule.
+    pub schedule: ScheduleConfig,
+    /// The data and its normalisation.
+    pub data: DataConfig,
+    /// The recipe.
+    pub train: TrainConfig,
+}
+
+impl ModelConfig {
+    /// Number of classes; 0 for an unconditional model.
+    #[must_use]
+    pub fn num_classes(&self) -> usize {
+        self.data.class_names.len()
+    }
+
+    /// Checks every field; the error names the field, its value and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        let Self { name, image, unet, data, train, .. } = self;
+        ensure!(
+            (1..=32).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+            "config: name is '{name}', but must be 1..=32 of a-z, 0-9 and '-'"
+        );
+        let levels = unet.block_out_channels.len();
+        ensure!((1..=4).contains(&levels), "config: unet.block_out_channels has {levels} levels; 1..=4 are supported");
+        let factor = 1usize << (levels - 1);
+        for (what, size) in [("width", image.width), ("height", image.height)] {
+            ensure!(
+                (4..=64).contains(&size) && size % factor == 0,
+                "config: image.{what} is {size}, but must be 4..=64 and a multiple of {factor} for {levels} levels"
+            );
+        }
+        ensure!(matches!(image.channels, 1 | 3), "config: image.channels is {}, but must be 1 or 3", image.channels);
+        let groups = unet.norm_num_groups;
+        for &c in &unet.block_out_channels {
+            ensure!(
+                (1..=256).contains(&c) && groups > 0 && c % groups == 0,
+                "config: unet.block_out_channels has {c}, but must be 1..=256 and a multiple of norm_num_groups ({groups})"
+            );
+            ensure!(
+                unet.attention_heads > 0 && c % unet.attention_heads == 0,
+                "config: unet.attention_heads is {}, but must divide {c}",
+                unet.attention_heads
+            );
+        }
+        ensure!(
+            unet.attention_levels.len() == levels,
+            "config: unet.attention_levels has {} flags for {levels} levels",
+            unet.attention_levels.len()
+        );
+        ensure!(
+            (1..=4).contains(&unet.layers_per_block),
+            "config: unet.layers_per_block is {}; 1..=4 are supported",
+            unet.layers_per_block
+        );
+        ensure!(
+            unet.time_freq_dim % 2 == 0 && (2..=256).contains(&unet.time_freq_dim) && (1..=512).contains(&unet.time_embed_dim),
+            "config: unet.time_freq_dim must be even and 2..=256, time_embed_dim 1..=512; got {} and {}",
+            unet.time_freq_dim,
+            unet.time_embed_dim
+        );
+        ensure!(
+            unet.norm_eps.is_finite() && unet.norm_eps > 0.0,
+            "config: unet.norm_eps is {}, but must be positive",
+            unet.norm_eps
+        );
+        ensure!(
+            data.std.is_finite() && data.std > 0.0 && data.mean.is_finite(),
+            "config: data.mean {} and data.std {} must be finite, std positive",
+            data.mean,
+            data.std
+        );
+        ensure!(data.class_names.len() <= 1000, "config: {} classes; 1000 at most", data.class_names.len());
+        self.validate_schedule()?;
+        ensure!(train.batch_size > 0 && train.steps > 0, "config: train.steps and train.batch_size must be at least 1");
+        for (what, x) in [("ema_decay", train.ema_decay), ("label_dropout", train.label_dropout)] {
+            ensure!((0.0..1.0).contains(&x), "config: train.{what} is {x}, but must be in 0..1");
+        }
+        for (what, x) in [("learning_rate", train.learning_rate), ("clip_norm", train.clip_norm)] {
+            ensure!(x.is_finite() && x > 0.0, "config: train.{what} is {x}, but must be positive");
+        }
+        Ok(())
+    }
+
+    fn validate_schedule(&self) -> Result<()> {
+        let steps = self.schedule.num_train_timesteps();
+        ensure!((2..=4096).contains(&steps), "config: schedule.num_train_timesteps is {steps}, but must be 2..=4096");
+        let betas = self.schedule.betas();
+        ensure!(
+            betas.iter().all(|b| b.is_finite() && *b > 0.0 && *b < 1.0),
+            "config: the schedule gives a beta outside 0..1"
+        );
+        Ok(())
+    }
+}

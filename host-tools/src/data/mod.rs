@@ -1,0 +1,1 @@
+//! data (stub, replaced by its owner).

@@ -1,0 +1,1 @@
+//! eval (stub, replaced by its owner).

@@ -1,0 +1,1 @@
+//! export (stub, replaced by its owner).

@@ -1,0 +1,1 @@
+//! float (stub, replaced by its owner).

@@ -1,0 +1,12 @@
+//! Host tools of picodream: train, quantise, export, inspect and check small diffusion models.
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod emulate;
+pub mod eval;
+pub mod export;
+pub mod float;
+pub mod picture;
+#[cfg(feature = "train")]
+pub mod train;

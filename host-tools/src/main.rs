@@ -1,0 +1,2 @@
+//! The `picodream` command: a thin shell over the library.
+fn main() {}

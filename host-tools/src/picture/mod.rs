@@ -1,0 +1,1 @@
+//! picture (stub, replaced by its owner).

@@ -1,0 +1,1 @@
+//! train (stub, replaced by its owner).
