@@ -255,7 +255,9 @@ impl ModelConfig {
             unet.layers_per_block
         );
         ensure!(
-            unet.time_freq_dim % 2 == 0 && (2..=256).contains(&unet.time_freq_dim) && (1..=512).contains(&unet.time_embed_dim),
+            unet.time_freq_dim % 2 == 0
+                && (2..=256).contains(&unet.time_freq_dim)
+                && (1..=512).contains(&unet.time_embed_dim),
             "config: unet.time_freq_dim must be even and 2..=256, time_embed_dim 1..=512; got {} and {}",
             unet.time_freq_dim,
             unet.time_embed_dim

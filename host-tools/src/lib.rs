@@ -3,9 +3,11 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod diff;
 pub mod emulate;
 pub mod eval;
 pub mod export;
+pub mod files;
 pub mod float;
 pub mod picture;
 #[cfg(feature = "train")]
