@@ -70,7 +70,7 @@ pub fn ln(x: f32) -> f32 {
     let p = p * m - 1.666_805_7e-1;
     let p = p * m + 2.000_071_5e-1;
     let p = p * m - 2.499_999_4e-1;
-    let p = p * m + 3.333_333_1e-1;
+    let p = p * m + 3.333_333e-1;
     let y = (p * m) * z;
     let y = y - 0.5 * z;
     (m + y) + e as f32 * LN_2
@@ -81,8 +81,8 @@ pub fn ln(x: f32) -> f32 {
 pub fn sin_cos(x: f32) -> (f32, f32) {
     // Three-part π/2 (Cody–Waite): n · HI and n · MID are exact for the n that occur here.
     const HI: f32 = 1.570_312_5;
-    const MID: f32 = 4.837_512_969_970_703_125e-4;
-    const LO: f32 = 7.549_789_948_768_648e-8;
+    const MID: f32 = 4.837_513e-4;
+    const LO: f32 = 7.549_79e-8;
     let n = round_ties_even(x / FRAC_PI_2);
     let nf = n as f32;
     let r = ((x - nf * HI) - nf * MID) - nf * LO;

@@ -1,0 +1,123 @@
+//! The network: runs the operator list of a validated blob inside the arena, one operator at a time.
+
+use crate::blob::{Header, Model, Op, ParseError, Region, TensorRecord};
+use crate::ops::{self, Context};
+use crate::tensor::{f32s, f32s_mut};
+
+/// A blob that has passed the whole validation: nothing below can fail.
+#[derive(Clone, Copy, Debug)]
+pub struct UNet<'m> {
+    model: Model<'m>,
+    header: Header,
+}
+
+impl<'m> UNet<'m> {
+    /// Validates the blob.
+    ///
+    /// # Errors
+    /// The first rule that the bytes break.
+    pub fn new(model: &Model<'m>) -> Result<Self, ParseError> {
+        Ok(Self { model: *model, header: model.validate()? })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The blob.
+    #[must_use]
+    pub fn model(&self) -> &Model<'m> {
+        &self.model
+    }
+
+    /// Number of operators of one network call.
+    #[must_use]
+    pub fn op_count(&self) -> u16 {
+        self.header.op_count
+    }
+
+    /// x_t, f32 \[height\]\[width\]\[channels\].
+    #[must_use]
+    pub fn sample<'a>(&self, arena: &'a [u8]) -> &'a [f32] {
+        f32s(arena.get(self.tensor(self.header.sample).elements().range()).unwrap_or(&[]))
+    }
+
+    /// x_t, to be written before the first operator.
+    #[must_use]
+    pub fn sample_mut<'a>(&self, arena: &'a mut [u8]) -> &'a mut [f32] {
+        f32s_mut(arena.get_mut(self.tensor(self.header.sample).elements().range()).unwrap_or(&mut []))
+    }
+
+    /// The network's output, valid after the last operator.
+    #[must_use]
+    pub fn model_output<'a>(&self, arena: &'a [u8]) -> &'a [f32] {
+        f32s(arena.get(self.tensor(self.header.model_output).elements().range()).unwrap_or(&[]))
+    }
+
+    /// Arena bytes of (x_t, output, guidance buffer); the last is empty for an unconditional model.
+    pub(crate) fn endpoints(&self) -> [Region; 3] {
+        let elements = |index: u16| {
+            if index == crate::blob::NONE { Region::default() } else { self.tensor(index).elements() }
+        };
+        [elements(self.header.sample), elements(self.header.model_output), elements(self.header.guidance)]
+    }
+
+    /// Arena bytes of the elements of tensor `index`; valid from the operator that wrote it until its place is reused.
+    #[must_use]
+    pub fn tensor_region(&self, index: u16) -> Region {
+        self.tensor(index).elements()
+    }
+
+    /// The record of tensor `index` (an empty one when there is no such tensor).
+    #[must_use]
+    pub fn tensor(&self, index: u16) -> TensorRecord {
+        self.model.tensors(&self.header).nth(index.into()).unwrap_or(TensorRecord {
+            height: 0,
+            width: 0,
+            channels: 0,
+            dtype: crate::blob::DType::F32,
+            statistics: false,
+            offset: 0,
+        })
+    }
+
+    /// Operator `index`; `None` past the last.
+    #[must_use]
+    pub fn op(&self, index: u16) -> Option<Op> {
+        self.model.ops(&self.header).nth(index.into())
+    }
+
+    /// Runs operator `index` at a (possibly fractional) `timestep` for a row of the class table (`num_classes`: the null
+    /// class). `arena` is at least [`Model::arena_bytes`] long and 16-byte aligned. Does nothing past the last operator.
+    pub fn run_op(&self, index: u16, timestep: f32, class: u16, arena: &mut [u8]) {
+        let context =
+            Context { model: self.model, header: &self.header, timestep, class: class.min(self.header.num_classes) };
+        match self.op(index) {
+            None => {}
+            Some(Op::TimeEmbed(op)) => ops::time_embed(context, &op, self.tensor(op.common.out).elements(), arena),
+            Some(Op::Conv(op)) => {
+                let operands = ops::Operands {
+                    a: self.tensor(op.src_a),
+                    b: op.src_b.map(|b| self.tensor(b)),
+                    residual: op.residual.map(|residual| self.tensor(residual)),
+                    time: op.time.map(|time| self.tensor(time)),
+                    out: self.tensor(op.common.out),
+                };
+                ops::conv(context, &op, operands, arena);
+            }
+            Some(Op::Attention(op)) => {
+                let operands = [self.tensor(op.src), self.tensor(op.kv), self.tensor(op.common.out)];
+                ops::attention(context, &op, operands, arena);
+            }
+        }
+    }
+
+    /// One network call: every operator in order.
+    pub fn forward(&self, timestep: f32, class: u16, arena: &mut [u8]) {
+        for index in 0..self.op_count() {
+            self.run_op(index, timestep, class, arena);
+        }
+    }
+}
