@@ -1,0 +1,474 @@
+//! Runs a [`Graph`] in f32, batch 1: the reference that int8 is measured against, and the source of calibration data.
+//!
+//! Same formulas as the int8 runtime without its rounding; sums inside GroupNorm are f64, matrix products go through
+//! [`super::gemm`], whose order of summation depends on the machine: results agree across machines to about 1e-5, not in bits.
+
+use anyhow::Result;
+
+use super::gemm::{MatRef, gemm};
+use super::graph::{Attention, Conv, Graph, Linear, Norm, Op, TensorId, TensorInfo, TimeEmbed};
+use crate::checkpoint::Checkpoint;
+
+/// What one op read and wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct OpTrace<'a> {
+    /// What enters the op's integer matrix products, after norm and SiLU. For a convolution: source a and source b (empty
+    /// without one), pixels of channels. For attention: the normalised x (input of q) and the attention's result (input
+    /// of the projection). For the time embedding: both empty.
+    pub inputs: [&'a [f32]; 2],
+    /// The output tensor, NHWC.
+    pub output: &'a [f32],
+}
+
+/// The f32 engine.
+#[derive(Clone, Debug)]
+pub struct FloatUNet {
+    graph: Graph,
+}
+
+impl FloatUNet {
+    /// Lowers a checkpoint; fails when a tensor is absent or of the wrong size.
+    pub fn new(checkpoint: &Checkpoint) -> Result<Self> {
+        Ok(Self { graph: Graph::new(checkpoint)? })
+    }
+
+    /// The op list it runs.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// One pass of the network: `x` and `out` are NHWC images, `t` a timestep in 0..T (fractions allowed), `class` `None`
+    /// the null class (ignored by an unconditional model). `observer` sees every op by name, in order of execution.
+    ///
+    /// # Panics
+    /// When `x` or `out` has another length than the image, or `class` is not below the number of classes.
+    pub fn forward(
+        &self,
+        x: &[f32],
+        t: f32,
+        class: Option<usize>,
+        out: &mut [f32],
+        observer: &mut impl FnMut(&str, &OpTrace<'_>),
+    ) {
+        let graph = &self.graph;
+        let mut values: Vec<Vec<f32>> = vec![Vec::new(); graph.tensors.len()];
+        values[graph.sample] = x.to_vec();
+        assert_eq!(x.len(), graph.tensors[graph.sample].len(), "x_t has another length than the image");
+        let mut scratch = Scratch::default();
+        for op in &graph.ops {
+            let result = match op {
+                Op::TimeEmbed(op) => time_embed(op, t, class, graph.num_classes),
+                Op::Conv(op) => conv(graph, op, &values, &mut scratch),
+                Op::Attention(op) => attention(&graph.tensors[op.x], op, &values, &mut scratch),
+            };
+            observer(op.name(), &OpTrace { inputs: scratch.traced(op, &values), output: &result });
+            values[op.out()] = result;
+        }
+        out.copy_from_slice(&values[graph.output]);
+    }
+}
+
+/// Buffers kept from op to op.
+#[derive(Default)]
+struct Scratch {
+    /// Normalised sources; empty where the raw source was used.
+    branches: [Vec<f32>; 2],
+    columns: Vec<f32>,
+}
+
+impl Scratch {
+    fn traced<'a>(&'a self, op: &Op, values: &'a [Vec<f32>]) -> [&'a [f32]; 2] {
+        match op {
+            Op::TimeEmbed(_) => [&[], &[]],
+            Op::Conv(op) => [self.source(op, 0, values), self.source(op, 1, values)],
+            Op::Attention(_) => [&self.branches[0], &self.branches[1]],
+        }
+    }
+
+    /// Branch 0 or 1 of a convolution's input.
+    fn source<'a>(&'a self, op: &Conv, branch: usize, values: &'a [Vec<f32>]) -> &'a [f32] {
+        match [Some(op.src_a), op.src_b][branch] {
+            None => &[],
+            Some(_) if op.norm.is_some() || op.silu => &self.branches[branch],
+            Some(id) => &values[id],
+        }
+    }
+}
+
+/// x·σ(x).
+fn silu(x: f32) -> f32 {
+    x / (1.0 + (-x).exp())
+}
+
+fn linear(layer: &Linear, x: &[f32]) -> Vec<f32> {
+    let rows = layer.weight.chunks_exact(x.len()).zip(&layer.bias);
+    rows.map(|(row, bias)| bias + row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>()).collect()
+}
+
+/// cos(t·f_k) for k < F/2, then sin(t·f_k), f_k = exp(−ln(10000)·k/(F/2)).
+fn sinusoids(t: f32, freq_dim: usize) -> Vec<f32> {
+    let half = freq_dim / 2;
+    let angle = |k: usize| f64::from(t) * (-(10_000f64.ln()) * k as f64 / half as f64).exp();
+    (0..half).map(|k| angle(k).cos() as f32).chain((0..half).map(|k| angle(k).sin() as f32)).collect()
+}
+
+fn time_embed(op: &TimeEmbed, t: f32, class: Option<usize>, num_classes: usize) -> Vec<f32> {
+    let mut hidden = linear(&op.linear_1, &sinusoids(t, op.freq_dim));
+    hidden.iter_mut().for_each(|x| *x = silu(*x));
+    let mut temb = linear(&op.linear_2, &hidden);
+    if num_classes > 0 {
+        let row = class.unwrap_or(num_classes);
+        assert!(class.is_none_or(|c| c < num_classes), "class {row} of {num_classes}");
+        let width = temb.len();
+        temb.iter_mut().zip(&op.classes[row * width..]).for_each(|(x, c)| *x += c);
+    }
+    temb.iter_mut().for_each(|x| *x = silu(*x));
+    temb
+}
+
+/// Per channel (a, b) with norm(x) = a·x + b, statistics taken over both sources together.
+fn norm_affine(norm: &Norm, sources: [&[f32]; 2], channels: [usize; 2]) -> Vec<(f32, f32)> {
+    let mut sums = Vec::with_capacity(channels[0] + channels[1]);
+    for (data, width) in sources.into_iter().zip(channels).filter(|(data, _)| !data.is_empty()) {
+        let start = sums.len();
+        sums.resize(start + width, (0.0f64, 0.0f64));
+        for pixel in data.chunks_exact(width) {
+            for (sum, &x) in sums[start..].iter_mut().zip(pixel) {
+                sum.0 += f64::from(x);
+                sum.1 += f64::from(x) * f64::from(x);
+            }
+        }
+    }
+    let per_group = sums.len() / norm.groups;
+    let count = (per_group * sources[0].len() / channels[0]) as f64;
+    let mut affine = Vec::with_capacity(sums.len());
+    for (g, group) in sums.chunks_exact(per_group).enumerate() {
+        let mean = group.iter().map(|s| s.0).sum::<f64>() / count;
+        let variance = (group.iter().map(|s| s.1).sum::<f64>() / count - mean * mean).max(0.0);
+        let inverse = 1.0 / (variance + f64::from(norm.eps)).sqrt();
+        for c in g * per_group..(g + 1) * per_group {
+            let a = f64::from(norm.gamma[c]) * inverse;
+            affine.push((a as f32, (f64::from(norm.beta[c]) - a * mean) as f32));
+        }
+    }
+    affine
+}
+
+/// Writes the normalised, activated sources into `scratch.branches`, where the op asks for it.
+fn prepare(norm: Option<&Norm>, activate: bool, sources: [&[f32]; 2], channels: [usize; 2], scratch: &mut Scratch) {
+    let affine = norm.map(|norm| norm_affine(norm, sources, channels));
+    for (branch, data) in sources.into_iter().enumerate() {
+        let target = &mut scratch.branches[branch];
+        target.clear();
+        target.extend_from_slice(data);
+        if let Some(affine) = affine.as_ref().filter(|_| !data.is_empty()) {
+            let affine = &affine[branch * channels[0]..][..channels[branch]];
+            for pixel in target.chunks_exact_mut(channels[branch]) {
+                pixel.iter_mut().zip(affine).for_each(|(x, (a, b))| *x = a * *x + b);
+            }
+        }
+        if activate {
+            target.iter_mut().for_each(|x| *x = silu(*x));
+        }
+    }
+}
+
+fn conv(graph: &Graph, op: &Conv, values: &[Vec<f32>], scratch: &mut Scratch) -> Vec<f32> {
+    let value = |id: Option<TensorId>| id.map_or(&[][..], |id| &values[id][..]);
+    let width = |id: Option<TensorId>| id.map_or(0, |id| graph.tensors[id].channels);
+    let channels = [width(Some(op.src_a)), width(op.src_b)];
+    if op.norm.is_some() || op.silu {
+        prepare(op.norm.as_ref(), op.silu, [value(Some(op.src_a)), value(op.src_b)], channels, scratch);
+    }
+    let mut columns = std::mem::take(&mut scratch.columns);
+    columns.clear();
+    let sources = [scratch.source(op, 0, values), scratch.source(op, 1, values)];
+    im2col(op, &graph.tensors[op.src_a], sources, channels, &mut columns);
+
+    let mut bias = op.bias.clone();
+    if let Some(time) = &op.time {
+        bias.iter_mut().zip(linear(time, &values[graph.temb])).for_each(|(b, t)| *b += t);
+    }
+    let pixels = graph.tensors[op.out].height * graph.tensors[op.out].width;
+    let mut out = bias.repeat(pixels);
+    out.iter_mut().zip(value(op.residual)).for_each(|(o, r)| *o += r);
+    let depth = op.kernel * op.kernel * (channels[0] + channels[1]);
+    let weight = MatRef::new(&op.weight, op.cout(), depth, depth);
+    gemm(1.0, MatRef::new(&columns, pixels, depth, depth), weight.t(), 1.0, &mut out, op.cout());
+    scratch.columns = columns;
+    out
+}
+
+/// Appends `[output pixel][ky][kx][channels of a, channels of b]`, zero outside the image.
+fn im2col(op: &Conv, source: &TensorInfo, sources: [&[f32]; 2], channels: [usize; 2], columns: &mut Vec<f32>) {
+    let shift = usize::from(op.upsample);
+    let (height, width) = (source.height << shift, source.width << shift);
+    let (pad, cin) = (op.kernel / 2, channels[0] + channels[1]);
+    for y in (0..height).step_by(op.stride) {
+        for x in (0..width).step_by(op.stride) {
+            for (ky, kx) in (0..op.kernel).flat_map(|ky| (0..op.kernel).map(move |kx| (ky, kx))) {
+                let (iy, ix) = ((y + ky).wrapping_sub(pad), (x + kx).wrapping_sub(pad));
+                if iy >= height || ix >= width {
+                    columns.resize(columns.len() + cin, 0.0);
+                    continue;
+                }
+                let pixel = (iy >> shift) * source.width + (ix >> shift);
+                columns.extend_from_slice(&sources[0][pixel * channels[0]..][..channels[0]]);
+                if channels[1] > 0 {
+                    columns.extend_from_slice(&sources[1][pixel * channels[1]..][..channels[1]]);
+                }
+            }
+        }
+    }
+}
+
+fn attention(x_info: &TensorInfo, op: &Attention, values: &[Vec<f32>], scratch: &mut Scratch) -> Vec<f32> {
+    let (tokens, channels) = (x_info.height * x_info.width, x_info.channels);
+    prepare(Some(&op.norm), false, [&values[op.x], &[]], [channels, 0], scratch);
+    let square = |weight| MatRef::new(weight, channels, channels, channels).t();
+    let mut query = op.query.bias.repeat(tokens);
+    let normed = MatRef::new(&scratch.branches[0], tokens, channels, channels);
+    gemm(1.0, normed, square(&op.query.weight), 1.0, &mut query, channels);
+
+    let mut mixed = vec![0.0; tokens * channels];
+    let mut scores = vec![0.0; tokens * tokens];
+    let size = channels / op.heads;
+    for start in (0..channels).step_by(size) {
+        let q = MatRef::new(&query[start..], tokens, size, channels);
+        let k = MatRef::new(&values[op.kv][start..], tokens, size, 2 * channels);
+        let v = MatRef::new(&values[op.kv][channels + start..], tokens, size, 2 * channels);
+        gemm(1.0 / (size as f32).sqrt(), q, k.t(), 0.0, &mut scores, tokens);
+        scores.chunks_exact_mut(tokens).for_each(softmax);
+        gemm(1.0, MatRef::new(&scores, tokens, tokens, tokens), v, 0.0, &mut mixed[start..], channels);
+    }
+    let mut out = values[op.x].clone();
+    out.chunks_exact_mut(channels).for_each(|row| row.iter_mut().zip(&op.projection.bias).for_each(|(o, b)| *o += b));
+    let mixed_matrix = MatRef::new(&mixed, tokens, channels, channels);
+    gemm(1.0, mixed_matrix, square(&op.projection.weight), 1.0, &mut out, channels);
+    scratch.branches[1] = mixed;
+    out
+}
+
+fn softmax(row: &mut [f32]) {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter_mut().for_each(|x| *x = (*x - max).exp());
+    let sum: f32 = row.iter().sum();
+    row.iter_mut().for_each(|x| *x /= sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ImageConfig, UNetConfig};
+    use crate::float::random;
+    use picodream::rng::NoiseStream;
+
+    /// Loops straight from the definition of the network, by tensor names; CHW, no graph, no gemm.
+    struct Naive<'a> {
+        checkpoint: &'a Checkpoint,
+        temb: Vec<f64>,
+    }
+
+    /// Channels of height × width.
+    #[derive(Clone)]
+    struct Map(Vec<Vec<f64>>, usize, usize);
+
+    fn silu64(x: f64) -> f64 {
+        x / (1.0 + (-x).exp())
+    }
+
+    impl Naive<'_> {
+        fn w(&self, name: &str) -> Vec<f64> {
+            self.checkpoint.tensor(name).data.iter().map(|&x| f64::from(x)).collect()
+        }
+
+        fn linear(&self, name: &str, x: &[f64]) -> Vec<f64> {
+            let (w, b) = (self.w(&format!("{name}.weight")), self.w(&format!("{name}.bias")));
+            (0..b.len()).map(|o| b[o] + (0..x.len()).map(|i| w[o * x.len() + i] * x[i]).sum::<f64>()).collect()
+        }
+
+        fn norm(&self, name: &str, x: &Map, activate: bool) -> Map {
+            let unet = &self.checkpoint.config.unet;
+            let (gamma, beta) = (self.w(&format!("{name}.weight")), self.w(&format!("{name}.bias")));
+            let mut y = x.clone();
+            let per_group = x.0.len() / unet.norm_num_groups;
+            for start in (0..x.0.len()).step_by(per_group) {
+                let all: Vec<f64> = x.0[start..start + per_group].concat();
+                let mean = all.iter().sum::<f64>() / all.len() as f64;
+                let var = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
+                for c in start..start + per_group {
+                    for v in &mut y.0[c] {
+                        *v = (*v - mean) / (var + f64::from(unet.norm_eps)).sqrt() * gamma[c] + beta[c];
+                        *v = if activate { silu64(*v) } else { *v };
+                    }
+                }
+            }
+            y
+        }
+
+        fn conv(&self, name: &str, x: &Map, stride: usize) -> Map {
+            let k = self.checkpoint.tensor(&format!("{name}.weight")).shape[2] as isize;
+            let (w, b) = (self.w(&format!("{name}.weight")), self.w(&format!("{name}.bias")));
+            let (h, width) = (x.1 / stride, x.2 / stride);
+            let mut out = Map(vec![vec![0.0; h * width]; b.len()], h, width);
+            for (o, plane) in out.0.iter_mut().enumerate() {
+                for (p, value) in plane.iter_mut().enumerate() {
+                    *value = b[o];
+                    for (i, source) in x.0.iter().enumerate() {
+                        for tap in 0..k * k {
+                            let y = (p / width * stride) as isize + tap / k - k / 2;
+                            let z = (p % width * stride) as isize + tap % k - k / 2;
+                            if y >= 0 && z >= 0 && y < x.1 as isize && z < x.2 as isize {
+                                let weight = w[((o * x.0.len() + i) as isize * k * k + tap) as usize];
+                                *value += weight * source[(y * x.2 as isize + z) as usize];
+                            }
+                        }
+                    }
+                }
+            }
+            out
+        }
+
+        fn resnet(&self, name: &str, x: &Map) -> Map {
+            let mut h = self.conv(&format!("{name}.conv1"), &self.norm(&format!("{name}.norm1"), x, true), 1);
+            let time = self.linear(&format!("{name}.time_emb_proj"), &self.temb);
+            h.0.iter_mut().zip(time).for_each(|(plane, t)| plane.iter_mut().for_each(|v| *v += t));
+            h = self.conv(&format!("{name}.conv2"), &self.norm(&format!("{name}.norm2"), &h, true), 1);
+            let shortcut = format!("{name}.conv_shortcut");
+            let changes = self.checkpoint.tensors.contains_key(&format!("{shortcut}.weight"));
+            add(h, &if changes { self.conv(&shortcut, x, 1) } else { x.clone() })
+        }
+
+        fn attention(&self, name: &str, x: &Map) -> Map {
+            let n = self.norm(&format!("{name}.group_norm"), x, false);
+            let token = |p: usize| n.0.iter().map(|plane| plane[p]).collect::<Vec<_>>();
+            let all = |part: &str| {
+                (0..x.1 * x.2).map(|p| self.linear(&format!("{name}.{part}"), &token(p))).collect::<Vec<_>>()
+            };
+            let (q, k, v) = (all("to_q"), all("to_k"), all("to_v"));
+            let size = x.0.len() / self.checkpoint.config.unet.attention_heads;
+            let mut out = x.clone();
+            for (p, query) in q.iter().enumerate() {
+                let mut mixed = vec![0.0; x.0.len()];
+                for start in (0..x.0.len()).step_by(size) {
+                    let head = start..start + size;
+                    let dot = |key: &Vec<f64>| head.clone().map(|c| query[c] * key[c]).sum::<f64>();
+                    let e: Vec<f64> = k.iter().map(|key| (dot(key) / (size as f64).sqrt()).exp()).collect();
+                    let sum: f64 = e.iter().sum();
+                    head.clone().for_each(|c| mixed[c] = (0..e.len()).map(|j| e[j] / sum * v[j][c]).sum());
+                }
+                let projected = self.linear(&format!("{name}.to_out.0"), &mixed);
+                out.0.iter_mut().zip(projected).for_each(|(plane, value)| plane[p] += value);
+            }
+            out
+        }
+
+        fn run(mut self, x: Map, t: f64, class: usize) -> Map {
+            let config = &self.checkpoint.config;
+            let (unet, half) = (&config.unet, config.unet.time_freq_dim / 2);
+            let angles: Vec<f64> = (0..half).map(|k| t * (-(1e4f64.ln()) * k as f64 / half as f64).exp()).collect();
+            let emb: Vec<f64> = angles.iter().map(|a| a.cos()).chain(angles.iter().map(|a| a.sin())).collect();
+            let hidden: Vec<f64> = self.linear("time_embedding.linear_1", &emb).into_iter().map(silu64).collect();
+            let temb = self.linear("time_embedding.linear_2", &hidden);
+            let row = &self.w("class_embedding.weight")[class * temb.len()..];
+            self.temb = temb.iter().zip(row).map(|(a, b)| silu64(a + b)).collect();
+            let levels = unet.block_out_channels.len();
+            let mut h = self.conv("conv_in", &x, 1);
+            let mut skips = vec![h.clone()];
+            for i in 0..levels {
+                for j in 0..unet.layers_per_block {
+                    h = self.resnet(&format!("down_blocks.{i}.resnets.{j}"), &h);
+                    if unet.attention_levels[i] {
+                        h = self.attention(&format!("down_blocks.{i}.attentions.{j}"), &h);
+                    }
+                    skips.push(h.clone());
+                }
+                if i + 1 < levels {
+                    h = self.conv(&format!("down_blocks.{i}.downsamplers.0.conv"), &h, 2);
+                    skips.push(h.clone());
+                }
+            }
+            h = self.resnet("mid_block.resnets.0", &h);
+            h = self.attention("mid_block.attentions.0", &h);
+            h = self.resnet("mid_block.resnets.1", &h);
+            for u in 0..levels {
+                for j in 0..=unet.layers_per_block {
+                    h.0.extend(skips.pop().unwrap().0);
+                    h = self.resnet(&format!("up_blocks.{u}.resnets.{j}"), &h);
+                    if unet.attention_levels[levels - 1 - u] {
+                        h = self.attention(&format!("up_blocks.{u}.attentions.{j}"), &h);
+                    }
+                }
+                if u + 1 < levels {
+                    h = self.conv(&format!("up_blocks.{u}.upsamplers.0.conv"), &upsample(&h), 1);
+                }
+            }
+            self.conv("conv_out", &self.norm("conv_norm_out", &h, true), 1)
+        }
+    }
+
+    fn add(mut a: Map, b: &Map) -> Map {
+        a.0.iter_mut().flatten().zip(b.0.iter().flatten()).for_each(|(x, y)| *x += y);
+        a
+    }
+
+    fn upsample(x: &Map) -> Map {
+        let (h, w) = (2 * x.1, 2 * x.2);
+        let big = |plane: &Vec<f64>| (0..h * w).map(|p| plane[p / w / 2 * x.2 + p % w / 2]).collect();
+        Map(x.0.iter().map(big).collect(), h, w)
+    }
+
+    fn unet() -> UNetConfig {
+        UNetConfig {
+            block_out_channels: vec![4, 8, 8],
+            layers_per_block: 2,
+            attention_levels: vec![false, true, false],
+            attention_heads: 2,
+            norm_num_groups: 4,
+            time_freq_dim: 8,
+            time_embed_dim: 12,
+            ..UNetConfig::default()
+        }
+    }
+
+    #[test]
+    fn forward_matches_naive_loops() {
+        let image = ImageConfig { width: 12, height: 8, channels: 3 };
+        let checkpoint = random::checkpoint(random::config(image, unet(), 3), 5);
+        let net = FloatUNet::new(&checkpoint).unwrap();
+        let mut x = vec![0.0; 12 * 8 * 3];
+        NoiseStream::new(1, 0).fill_gaussian(&mut x);
+        let plane = |c: usize| x.iter().skip(c).step_by(3).map(|&v| f64::from(v)).collect();
+        let mut out = vec![0.0; x.len()];
+        for (t, class) in [(999.0, Some(1)), (0.0, None), (412.5, Some(2))] {
+            net.forward(&x, t, class, &mut out, &mut |_, _| {});
+            let naive = Naive { checkpoint: &checkpoint, temb: Vec::new() };
+            let want = naive.run(Map((0..3).map(plane).collect(), 8, 12), f64::from(t), class.unwrap_or(3));
+            for (i, &got) in out.iter().enumerate() {
+                let want = want.0[i % 3][i / 3];
+                assert!((f64::from(got) - want).abs() < 2e-5 * (1.0 + want.abs()), "{t} {class:?} {i}: {got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn observer_sees_every_op_with_its_input_and_output() {
+        let image = ImageConfig { width: 8, height: 8, channels: 1 };
+        let checkpoint = random::checkpoint(random::config(image, unet(), 0), 5);
+        let net = FloatUNet::new(&checkpoint).unwrap();
+        let graph = net.graph();
+        let mut index = 0;
+        net.forward(&[0.5; 64], 3.0, None, &mut [0.0; 64], &mut |name, trace| {
+            let op = &graph.ops[index];
+            assert_eq!(name, op.name());
+            assert_eq!(trace.output.len(), graph.tensors[op.out()].len());
+            if let Op::Conv(op) = op {
+                assert_eq!(trace.inputs[0].len(), graph.tensors[op.src_a].len());
+                assert_eq!(trace.inputs[1].len(), op.src_b.map_or(0, |b| graph.tensors[b].len()));
+            }
+            index += 1;
+        });
+        assert_eq!(index, graph.ops.len());
+    }
+}
