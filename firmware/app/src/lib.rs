@@ -1,0 +1,133 @@
+//! What every picodream firmware does: draw the images of a request inside the arena, measure, report.
+//!
+//! The report goes two ways: as `defmt` lines for people, and as [`Record`]s for the computer at the other end.
+#![no_std]
+
+mod text;
+
+use core::fmt::Display;
+
+use picodream::{BACKEND, Config, Ddim, Ddpm, Image, Model, Pipeline, Progress, SetupError};
+use picodream_wire::{Record, Request, Sampler};
+use text::Text;
+
+/// What the app asks of a board.
+pub trait Board {
+    /// A counter of instructions (or cycles) that never runs backwards.
+    fn instructions(&mut self) -> u64;
+    /// Most bytes of stack that were ever in use since reset.
+    fn stack_peak_bytes(&mut self) -> u32;
+    /// Sends a record to the computer.
+    fn send(&mut self, record: &Record);
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every image was drawn and sent.
+    Done,
+    /// Nothing more was drawn; the reason has been sent.
+    Refused,
+}
+
+/// Draws the images of `request` with `model` inside `arena`.
+pub fn run(board: &mut impl Board, model: &Model, arena: &mut [u8], request: &Request) -> Outcome {
+    let drawn = match request.sampler {
+        Sampler::Ddim(eta) => draw(board, model, arena, request, Ddim { eta }),
+        Sampler::Ddpm => draw(board, model, arena, request, Ddpm::default()),
+    };
+    match drawn {
+        Ok(()) => Outcome::Done,
+        Err(error) => refuse(board, &error),
+    }
+}
+
+/// Says that the request cannot be served, and why.
+pub fn refuse(board: &mut impl Board, reason: &dyn Display) -> Outcome {
+    let text = Text::of(reason);
+    defmt::error!("refused: {=str}", text.as_str());
+    board.send(&Record::Refused(text.as_str()));
+    Outcome::Refused
+}
+
+fn draw<S: picodream::Sampler>(
+    board: &mut impl Board,
+    model: &Model,
+    arena: &mut [u8],
+    request: &Request,
+    sampler: S,
+) -> Result<(), SetupError> {
+    let offered = model.arena_bytes().min(arena.len()).saturating_sub(request.arena_short_bytes as usize);
+    let config = Config {
+        seed: request.seed,
+        // What does not fit is refused like any other number of steps that is too large.
+        steps: u16::try_from(request.steps).unwrap_or(u16::MAX),
+        class: request.class,
+        guidance: request.guidance,
+        clip_sample: request.clip_sample,
+        sampler,
+    };
+    let mut pipeline = Pipeline::new(model, &mut arena[..offered], config)?;
+    announce(board, &pipeline, offered);
+    for index in 0..u64::from(request.count) {
+        let seed = request.seed.wrapping_add(index);
+        pipeline.restart(seed);
+        draw_one(board, &mut pipeline, seed);
+    }
+    let stack_peak_bytes = board.stack_peak_bytes();
+    defmt::println!("stack peak {=u32} bytes", stack_peak_bytes);
+    board.send(&Record::Finished { stack_peak_bytes });
+    Ok(())
+}
+
+fn announce<S: picodream::Sampler>(board: &mut impl Board, pipeline: &Pipeline<S>, arena_bytes: usize) {
+    let (model, header) = (pipeline.unet().model(), pipeline.unet().header());
+    let name = model.text(header, header.name);
+    defmt::println!("model {=str} crc32 {=u32:08x}, {=u32} bytes", name, header.crc32, header.total_bytes);
+    defmt::println!("arena {=usize} bytes, backend {=str}", arena_bytes, BACKEND);
+    board.send(&Record::Started {
+        blob_crc32: header.crc32,
+        arena_bytes: arena_bytes as u32,
+        width: header.width.into(),
+        height: header.height.into(),
+        channels: header.channels.into(),
+        backend: BACKEND,
+        name,
+    });
+}
+
+fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeline<S>, seed: u64) {
+    let mut total = 0;
+    loop {
+        let before = board.instructions();
+        let progress = pipeline.step();
+        let instructions = board.instructions() - before;
+        total += instructions;
+        board.send(&Record::Step { instructions });
+        if progress == Progress::Done {
+            break;
+        }
+    }
+    send_pixels(board, &pipeline.image());
+    let crc32 = pipeline.image().crc32();
+    let per_step = total / u64::from(pipeline.steps_done());
+    defmt::println!("seed {=u64} crc32 {=u32:08x}, {=u64} instructions a step", seed, crc32, per_step);
+    board.send(&Record::Image { seed, crc32 });
+}
+
+/// Pixels per record: few enough for the stack.
+const PIECE: usize = 64;
+
+fn send_pixels(board: &mut impl Board, image: &Image) {
+    let mut piece = [0; PIECE];
+    let mut len = 0;
+    for byte in image.bytes() {
+        piece[len] = byte;
+        len += 1;
+        if len == PIECE {
+            board.send(&Record::Pixels(&piece));
+            len = 0;
+        }
+    }
+    board.send(&Record::Pixels(&piece[..len]));
+}

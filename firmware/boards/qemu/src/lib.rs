@@ -1,0 +1,101 @@
+//! The emulated board: files of the computer over semihosting, SysTick as instruction counter, a painted stack.
+#![no_std]
+
+mod fault;
+mod stack;
+mod ticks;
+
+use core::ffi::CStr;
+
+use defmt_semihosting as _;
+use picodream_app::{Board, Outcome};
+use picodream_wire::{Record, Request};
+use semihosting::fs::File;
+use semihosting::io::{Read, Write};
+
+/// Room for a blob that arrives at run time, aligned as in flash.
+#[repr(C, align(16))]
+pub struct Blob([u8; Self::BYTES]);
+
+impl Blob {
+    const BYTES: usize = 1 << 20;
+
+    /// Zeros.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "only ever a static")]
+    pub const fn new() -> Self {
+        Self([0; Self::BYTES])
+    }
+}
+
+/// QEMU's mps2-an385 or mps2-an386, started with `-semihosting-config enable=on` and `-icount shift=0` in a folder that
+/// holds `request.bin` (and `model.pdm`); leaves `report.bin` there.
+pub struct Qemu {
+    report: File,
+}
+
+impl Qemu {
+    /// Starts the counter and creates the report.
+    #[must_use]
+    pub fn start() -> Self {
+        let peripherals = need(cortex_m::Peripherals::take().ok_or(()), "the board is started once");
+        ticks::start(peripherals.SYST);
+        Self { report: need(File::create(c"report.bin"), "report.bin can be created") }
+    }
+
+    /// The request that lies in `request.bin`.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        let mut bytes = [0; Request::BYTES];
+        let got = read_file(c"request.bin", &mut bytes);
+        need(Request::parse(&bytes[..got]), "request.bin holds a request")
+    }
+
+    /// The bytes of `model.pdm`.
+    pub fn read_blob(&self, room: &'static mut Blob) -> &'static [u8] {
+        let got = read_file(c"model.pdm", &mut room.0);
+        &room.0[..got]
+    }
+
+    /// Ends the emulation; its exit code is 0 when the work was done.
+    pub fn exit(self, outcome: Outcome) -> ! {
+        drop(self.report);
+        semihosting::process::exit(match outcome {
+            Outcome::Done => 0,
+            Outcome::Refused => 1,
+        })
+    }
+}
+
+impl Board for Qemu {
+    fn instructions(&mut self) -> u64 {
+        ticks::elapsed() * ticks::INSTRUCTIONS_PER_TICK
+    }
+
+    fn stack_peak_bytes(&mut self) -> u32 {
+        stack::peak_bytes()
+    }
+
+    fn send(&mut self, record: &Record) {
+        record.emit(&mut |bytes| need(self.report.write_all(bytes), "report.bin can be written"));
+    }
+}
+
+fn read_file(path: &CStr, room: &mut [u8]) -> usize {
+    let mut file = need(File::open(path), "the computer has the file");
+    let mut len = 0;
+    loop {
+        match need(file.read(&mut room[len..]), "the file can be read") {
+            0 => return len,
+            n => len += n,
+        }
+    }
+}
+
+/// Like `expect`, without the code that writes an error out in full.
+fn need<T, E>(result: Result<T, E>, what: &str) -> T {
+    match result {
+        Ok(value) => value,
+        Err(_) => fault::stop(what),
+    }
+}
