@@ -10,5 +10,6 @@ pub mod export;
 pub mod files;
 pub mod float;
 pub mod picture;
+pub mod sampling;
 #[cfg(feature = "train")]
 pub mod train;

@@ -7,10 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use image::{DynamicImage, ImageDecoder, ImageReader};
 
 use super::{Dataset, Split, fit::Fit};
 use crate::config::ImageConfig;
+use crate::{files, picture};
 
 /// A picture, its name for the split (path below the folder, `/` between the parts) and its class.
 struct Entry {
@@ -86,27 +86,14 @@ fn is_picture(path: &Path) -> bool {
     ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// Decodes one picture, turns it as its EXIF says, and appends it fitted to `image`.
+/// Decodes one picture and appends it fitted to `image`.
 fn append(path: &Path, image: ImageConfig, out: &mut Vec<u8>) -> Result<()> {
-    let decoded = decode(path).with_context(|| format!("{} is not a readable PNG or JPEG picture", path.display()))?;
-    let rgba = decoded.into_rgba8();
-    let (width, height) = (rgba.width() as usize, rgba.height() as usize);
-    let rgb: Vec<u8> = rgba.pixels().flat_map(|p| over_white(p.0)).collect();
-    Fit::new(ImageConfig { width, height, channels: 3 }, image).append(&rgb, out);
+    let bytes = files::read(path)?;
+    let picture =
+        picture::decode(&bytes).with_context(|| format!("{} is not a readable PNG or JPEG picture", path.display()))?;
+    let shape = ImageConfig { width: picture.width, height: picture.height, channels: 3 };
+    Fit::new(shape, image).append(&picture.rgb, out);
     Ok(())
-}
-
-fn decode(path: &Path) -> Result<DynamicImage> {
-    let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
-    let orientation = decoder.orientation()?;
-    let mut picture = DynamicImage::from_decoder(decoder)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
-}
-
-fn over_white([r, g, b, alpha]: [u8; 4]) -> [u8; 3] {
-    let alpha = u32::from(alpha);
-    [r, g, b].map(|c| ((u32::from(c) * alpha + 255 * (255 - alpha) + 127) / 255) as u8)
 }
 
 #[cfg(test)]
@@ -123,8 +110,11 @@ mod tests {
     }
 
     fn save(path: &Path, width: u32, colour: [u8; 4]) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        image::RgbaImage::from_pixel(width, 5, image::Rgba(colour)).save(path).unwrap();
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, 5);
+        encoder.set_color(png::ColorType::Rgba);
+        encoder.write_header().unwrap().write_image_data(&colour.repeat(width as usize * 5)).unwrap();
+        files::write_atomic(path, &bytes).unwrap();
     }
 
     #[test]

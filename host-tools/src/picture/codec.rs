@@ -10,7 +10,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::Picture;
 
-/// Decodes a PNG or a JPEG, told apart by its first bytes; transparent pixels are laid over white.
+/// Decodes a PNG or a JPEG, told apart by its first bytes; transparent pixels are laid over white, and a JPEG is turned as
+/// its EXIF orientation says.
 pub fn decode(bytes: &[u8]) -> Result<Picture> {
     match bytes {
         [0x89, b'P', b'N', b'G', ..] => decode_png(bytes),
@@ -48,7 +49,44 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Picture> {
     let rgb = decoder.decode().context("broken JPEG")?;
     let (width, height) = decoder.dimensions().context("broken JPEG")?;
     ensure!(rgb.len() == width * height * 3, "broken JPEG: {} bytes for {width}x{height} pixels", rgb.len());
-    Ok(Picture { width, height, rgb })
+    let orientation = decoder.exif().and_then(|exif| exif_orientation(exif)).unwrap_or(1);
+    Ok(turned(&Picture { width, height, rgb }, orientation))
+}
+
+/// Tag 0x0112 of the first directory of an EXIF block (a TIFF header and what follows it).
+fn exif_orientation(exif: &[u8]) -> Option<u16> {
+    let big_endian = exif.starts_with(b"MM");
+    let u16_at = |at: usize| {
+        let bytes = exif.get(at..at + 2)?.try_into().ok()?;
+        Some(if big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
+    };
+    let (high, low) = if big_endian { (4, 6) } else { (6, 4) };
+    let directory = usize::from(u16_at(high)?) << 16 | usize::from(u16_at(low)?);
+    let entries = (0..usize::from(u16_at(directory)?)).map(|i| directory + 2 + 12 * i);
+    entries.into_iter().find(|&entry| u16_at(entry) == Some(0x0112)).and_then(|entry| u16_at(entry + 8))
+}
+
+/// The picture as EXIF `orientation` 1..=8 wants it seen; other values change nothing.
+fn turned(picture: &Picture, orientation: u16) -> Picture {
+    let (w, h) = (picture.width, picture.height);
+    let (width, height) = if (5..=8).contains(&orientation) { (h, w) } else { (w, h) };
+    let mut out = Picture::new(width, height, [0; 3]);
+    for y in 0..height {
+        for x in 0..width {
+            let (from_x, from_y) = match orientation {
+                2 => (w - 1 - x, y),
+                3 => (w - 1 - x, h - 1 - y),
+                4 => (x, h - 1 - y),
+                5 => (y, x),
+                6 => (y, h - 1 - x),
+                7 => (w - 1 - y, h - 1 - x),
+                8 => (w - 1 - y, x),
+                _ => (x, y),
+            };
+            out.set_pixel(x, y, picture.pixel(from_x, from_y));
+        }
+    }
+    out
 }
 
 /// Encodes `height · width · channels` samples, channel-last, as a grey (1) or RGB (3) PNG; the samples come back exactly.
@@ -82,6 +120,24 @@ mod tests {
         let grey = decode(&png_bytes(5, 7, 1, &samples[..35])?)?;
         assert_eq!(grey.grey(), &samples[..35]);
         Ok(())
+    }
+
+    #[test]
+    fn orientation_is_read_and_obeyed() {
+        let little = b"II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0";
+        let big = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x08\0\0";
+        assert_eq!((exif_orientation(little), exif_orientation(big)), (Some(6), Some(8)));
+        assert_eq!((exif_orientation(&little[..16]), exif_orientation(b"")), (None, None));
+        // Two pixels side by side, seen from the right (6: turn clockwise) and from the left (8).
+        let picture = Picture::from_samples(2, 1, 1, &[10, 20]);
+        assert_eq!(turned(&picture, 6).grey(), [10, 20]);
+        assert_eq!(turned(&picture, 8).grey(), [20, 10]);
+        assert_eq!((turned(&picture, 6).width, turned(&picture, 2).grey()), (1, vec![20, 10]));
+        for orientation in 1..=8 {
+            let inverse = [1, 2, 3, 4, 5, 8, 7, 6][usize::from(orientation) - 1];
+            let square = Picture::from_samples(2, 3, 1, &[1, 2, 3, 4, 5, 6]);
+            assert_eq!(turned(&turned(&square, orientation), inverse), square);
+        }
     }
 
     #[test]
