@@ -6,7 +6,9 @@
 pub mod engine;
 pub mod gemm;
 pub mod graph;
+pub mod pipeline;
 pub mod random;
 
 pub use engine::{FloatUNet, OpTrace};
 pub use graph::{Attention, Conv, Graph, Linear, Norm, Op, TensorId, TensorInfo, TimeEmbed};
+pub use pipeline::{FloatPipeline, StepTrace};

@@ -1,0 +1,250 @@
+//! What the network's inputs look like along real sampling trajectories: the data that static scales are chosen from.
+//!
+//! Every op's inputs are recorded after norm and SiLU, per branch: a histogram of |x| for the clip, and per channel the mean
+//! and the mean square for the weights' rounding and the bias correction.
+
+use anyhow::{Result, ensure};
+use picodream::Config;
+
+use crate::float::{FloatPipeline, Op, OpTrace};
+
+/// Bins of a histogram; its range doubles when a larger value comes.
+const BINS: usize = 4096;
+
+/// Which trajectories to record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trajectories {
+    /// How many images are drawn.
+    pub images: usize,
+    /// Seed of the first; the others follow.
+    pub first_seed: u64,
+    /// DDIM step counts, in turn.
+    pub steps: Vec<u16>,
+    /// Guidance scales, in turn, for images that have a class.
+    pub guidance: Vec<f32>,
+}
+
+impl Default for Trajectories {
+    /// 44 images, DDIM-20 and DDIM-50, without guidance and at 2: every class (and null) of ten at least four times.
+    fn default() -> Self {
+        Self { images: 44, first_seed: 1 << 32, steps: vec![20, 50], guidance: vec![1.0, 1.0, 2.0] }
+    }
+}
+
+/// Values of one branch of one op's input.
+#[derive(Clone, Debug)]
+pub struct BranchStats {
+    /// Largest |x|.
+    pub absmax: f32,
+    range: f32,
+    histogram: Vec<u64>,
+    count: u64,
+    /// Per channel (Σx, Σx²).
+    sums: Vec<(f64, f64)>,
+}
+
+impl BranchStats {
+    fn new(channels: usize) -> Self {
+        Self {
+            absmax: 0.0,
+            range: 2f32.powi(-20),
+            histogram: vec![0; BINS],
+            count: 0,
+            sums: vec![(0.0, 0.0); channels],
+        }
+    }
+
+    /// Adds pixels of channels.
+    pub fn add(&mut self, values: &[f32]) {
+        for pixel in values.chunks_exact(self.sums.len().max(1)) {
+            for (sum, &x) in self.sums.iter_mut().zip(pixel) {
+                sum.0 += f64::from(x);
+                sum.1 += f64::from(x) * f64::from(x);
+            }
+        }
+        let absmax = values.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        self.absmax = self.absmax.max(absmax);
+        while self.range < absmax {
+            self.double_range();
+        }
+        let to_bin = BINS as f32 / self.range;
+        for x in values {
+            self.histogram[((x.abs() * to_bin) as usize).min(BINS - 1)] += 1;
+        }
+        self.count += values.len() as u64;
+    }
+
+    fn double_range(&mut self) {
+        self.range *= 2.0;
+        for i in 0..BINS / 2 {
+            self.histogram[i] = self.histogram[2 * i] + self.histogram[2 * i + 1];
+        }
+        self.histogram[BINS / 2..].fill(0);
+    }
+
+    /// Mean square error of rounding to multiples of `clip / qmax` within ±`clip`.
+    #[must_use]
+    pub fn quantisation_error(&self, clip: f32, qmax: u16) -> f64 {
+        let step = f64::from(clip) / f64::from(qmax);
+        let width = f64::from(self.range) / BINS as f64;
+        let error = |i: usize| {
+            let x = (i as f64 + 0.5) * width;
+            let q = (x / step).round().min(qmax.into()) * step;
+            // A bin wider than the step hides the rounding error inside it: step²/12 then, or the bin's own if clipped.
+            if x <= f64::from(clip) && width > step { step * step / 12.0 } else { (x - q).powi(2) }
+        };
+        let total: f64 = self.histogram.iter().enumerate().map(|(i, &n)| n as f64 * error(i)).sum();
+        total / self.count.max(1) as f64
+    }
+
+    /// The clip with the least mean square error, searched from `absmax` downwards in steps of 2 %.
+    #[must_use]
+    pub fn clip_by_error(&self, qmax: u16) -> f32 {
+        let mut best = (f64::INFINITY, self.absmax);
+        for i in 0..40 {
+            let clip = self.absmax * (1.0 - 0.02 * i as f32);
+            let error = self.quantisation_error(clip, qmax);
+            if error < best.0 {
+                best = (error, clip);
+            }
+        }
+        best.1
+    }
+
+    /// Mean per channel.
+    #[must_use]
+    pub fn means(&self) -> Vec<f32> {
+        self.per_channel(|(sum, _)| sum)
+    }
+
+    /// Mean square per channel.
+    #[must_use]
+    pub fn mean_squares(&self) -> Vec<f32> {
+        self.per_channel(|(_, squares)| squares)
+    }
+
+    fn per_channel(&self, pick: impl Fn((f64, f64)) -> f64) -> Vec<f32> {
+        let pixels = (self.count as f64 / self.sums.len().max(1) as f64).max(1.0);
+        self.sums.iter().map(|&sums| (pick(sums) / pixels) as f32).collect()
+    }
+}
+
+/// Per op, in order, the two branches of [`OpTrace::inputs`].
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// One entry per op.
+    pub ops: Vec<[BranchStats; 2]>,
+}
+
+/// Draws the images with the float network and records every op's inputs.
+pub fn calibrate(pipeline: &FloatPipeline, trajectories: &Trajectories) -> Result<Calibration> {
+    let Trajectories { images, first_seed, steps, guidance } = trajectories;
+    ensure!(*images > 0, "calibration needs at least one image");
+    ensure!(
+        !steps.is_empty() && !guidance.is_empty(),
+        "calibration needs at least one step count and one guidance scale"
+    );
+    let graph = pipeline.net().graph();
+    let channels = |branch: usize| {
+        let of = move |op: &Op| match (op, branch) {
+            (Op::TimeEmbed(_), _) => 0,
+            (Op::Conv(op), 0) => graph.tensors[op.src_a].channels,
+            (Op::Conv(op), _) => op.src_b.map_or(0, |b| graph.tensors[b].channels),
+            (Op::Attention(op), _) => graph.tensors[op.x].channels,
+        };
+        graph.ops.iter().map(of)
+    };
+    let mut ops: Vec<[BranchStats; 2]> =
+        channels(0).zip(channels(1)).map(|(a, b)| [BranchStats::new(a), BranchStats::new(b)]).collect();
+    let count = ops.len();
+    let mut index = 0;
+    let mut record = |_: &str, trace: &OpTrace<'_>| {
+        ops[index].iter_mut().zip(trace.inputs).for_each(|(stats, values)| stats.add(values));
+        index = (index + 1) % count;
+    };
+    for i in 0..*images {
+        // Classes and the null class take turns, and so do step counts and guidance, with periods that do not divide each other.
+        let class = i % (graph.num_classes + 1);
+        let class = (class < graph.num_classes).then_some(class as u16);
+        let guidance = if class.is_some() { guidance[i % guidance.len()] } else { 1.0 };
+        let config =
+            Config { steps: steps[i / 2 % steps.len()], class, guidance, ..Config::new(first_seed + i as u64) };
+        let image = pipeline.run_traced(&config, &mut |_| {}, &mut record)?;
+        ensure!(
+            image.iter().all(|x| x.is_finite()),
+            "the float network's samples are not finite (seed {}); train it again with a lower learning rate",
+            config.seed
+        );
+    }
+    Ok(Calibration { ops })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ImageConfig, UNetConfig};
+    use crate::float::random;
+    use picodream::rng::NoiseStream;
+
+    #[test]
+    fn moments_and_absmax_are_those_of_the_values() {
+        let mut stats = BranchStats::new(2);
+        stats.add(&[1.0, -2.0, 3.0, -4.0]);
+        stats.add(&[5.0, -60.0]);
+        assert_eq!(stats.absmax, 60.0);
+        assert_eq!(stats.means(), [3.0, -22.0]);
+        assert_eq!(stats.mean_squares(), [35.0 / 3.0, 3620.0 / 3.0]);
+    }
+
+    #[test]
+    fn uniform_data_has_the_textbook_rounding_error_and_no_clipping() {
+        let mut stats = BranchStats::new(1);
+        let mut stream = NoiseStream::new(1, 0);
+        let values: Vec<f32> = (0..400_000).map(|_| 2.0 * stream.next_f32() - 1.0).collect();
+        stats.add(&values);
+        let step = 1.0 / 127.0f64;
+        let error = stats.quantisation_error(1.0, 127);
+        assert!((error / (step * step / 12.0) - 1.0).abs() < 0.02, "{error}");
+        assert!(stats.clip_by_error(127) > 0.99);
+        // 12 bits: the step is narrower than a bin.
+        let step = 1.0 / 2047.0f64;
+        assert!((stats.quantisation_error(1.0, 2047) / (step * step / 12.0) - 1.0).abs() < 0.25);
+    }
+
+    #[test]
+    fn outliers_are_clipped_when_that_costs_less() {
+        let mut stats = BranchStats::new(1);
+        let mut values = vec![0.0; 100_000];
+        NoiseStream::new(1, 0).fill_gaussian(&mut values);
+        values[0] = 100.0;
+        stats.add(&values);
+        let clip = stats.clip_by_error(127);
+        assert!(clip < 90.0 && clip > 4.0, "{clip}");
+        let brute = |clip: f32| {
+            let step = clip / 127.0;
+            let q = |x: f32| (x / step).round_ties_even().clamp(-127.0, 127.0) * step;
+            values.iter().map(|&x| f64::from(x - q(x)).powi(2)).sum::<f64>() / values.len() as f64
+        };
+        for test in [clip, 10.0, 80.0] {
+            let (got, want) = (stats.quantisation_error(test, 127), brute(test));
+            assert!((got / want - 1.0).abs() < 0.1, "{test}: {got} {want}");
+        }
+    }
+
+    #[test]
+    fn every_branch_of_every_op_is_seen() {
+        let unet = UNetConfig { block_out_channels: vec![8, 16], ..UNetConfig::default() };
+        let image = ImageConfig { width: 8, height: 8, channels: 1 };
+        let checkpoint = random::checkpoint(random::config(image, unet, 2), 2);
+        let pipeline = FloatPipeline::new(&checkpoint).unwrap();
+        let short = Trajectories { images: 3, steps: vec![2], guidance: vec![1.5], ..Trajectories::default() };
+        let calibration = calibrate(&pipeline, &short).unwrap();
+        for (op, stats) in pipeline.net().graph().ops.iter().zip(&calibration.ops) {
+            for stats in stats.iter().filter(|stats| !stats.sums.is_empty()) {
+                assert!(stats.absmax > 0.0 && stats.count > 0, "{}", op.name());
+            }
+        }
+        let none = Trajectories { images: 0, ..short };
+        assert!(calibrate(&pipeline, &none).unwrap_err().to_string().contains("at least one image"));
+    }
+}

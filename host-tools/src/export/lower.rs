@@ -1,0 +1,244 @@
+//! Graph and calibration to operator records and constants: everything of a blob but its place in the file.
+
+use anyhow::{Result, ensure};
+use half::f16;
+use picodream::blob::{self, AttentionOp, ConvOp, OpCommon, Region, TensorRecord, TimeEmbedOp};
+
+use super::calibrate::{BranchStats, Calibration};
+use super::places::Places;
+use super::plan::{Buffer, Plan, plan};
+use super::quantise::{QuantProduct, Rules, quantise_linear, quantise_product};
+use crate::float::{Attention, Conv, Graph, Norm, Op, TimeEmbed};
+
+/// A network ready to be packed.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// Tensor table.
+    pub tensors: Vec<TensorRecord>,
+    /// Record of x_t.
+    pub sample: u16,
+    /// Record of the output.
+    pub model_output: u16,
+    /// Record of the unconditional output.
+    pub guidance: Option<u16>,
+    /// Names, in the order of `ops`.
+    pub names: Vec<String>,
+    /// Operator records; their names are not set yet.
+    pub ops: Vec<blob::Op>,
+    /// The data section.
+    pub data: Vec<u8>,
+    /// The arena.
+    pub plan: Plan,
+}
+
+/// Quantises, lowers and plans a graph.
+pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules) -> Result<Lowered> {
+    ensure!(
+        graph.ops.len() <= 256 && graph.tensors.len() < 256,
+        "the network has {} operators and {} tensors; a blob holds at most 256 and 255",
+        graph.ops.len(),
+        graph.tensors.len()
+    );
+    let places = Places::new(graph);
+    let mut lowerer = Lowerer { graph, places: &places, rules, data: Vec::new() };
+    let mut ops = Vec::with_capacity(graph.ops.len());
+    for (op, stats) in graph.ops.iter().zip(&calibration.ops) {
+        ops.push(match op {
+            Op::TimeEmbed(op) => blob::Op::TimeEmbed(lowerer.time_embed(op)),
+            Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats)),
+            Op::Attention(op) => blob::Op::Attention(lowerer.attention(op, stats)),
+        });
+    }
+    let data = lowerer.data;
+    let mut tensors = places.records.clone();
+    let plan = place(&places, &mut tensors, &mut ops);
+    Ok(Lowered {
+        tensors,
+        sample: places.of[graph.sample],
+        model_output: places.of[graph.output],
+        guidance: places.guidance,
+        names: graph.ops.iter().map(|op| op.name().to_owned()).collect(),
+        ops,
+        data,
+        plan,
+    })
+}
+
+/// Plans tensors and scratches together and writes the offsets.
+fn place(places: &Places, tensors: &mut [TensorRecord], ops: &mut [blob::Op]) -> Plan {
+    let mut buffers = places.buffers();
+    for (index, op) in ops.iter().enumerate() {
+        buffers.push(Buffer { bytes: op.common().scratch.bytes, first: index, last: index });
+    }
+    let plan = plan(&buffers);
+    let (of_tensors, of_scratches) = plan.offsets.split_at(tensors.len());
+    tensors.iter_mut().zip(of_tensors).for_each(|(tensor, &offset)| tensor.offset = offset);
+    for (op, &offset) in ops.iter_mut().zip(of_scratches) {
+        let common = match op {
+            blob::Op::TimeEmbed(op) => &mut op.common,
+            blob::Op::Conv(op) => &mut op.common,
+            blob::Op::Attention(op) => &mut op.common,
+        };
+        common.scratch.offset = offset;
+    }
+    plan
+}
+
+struct Lowerer<'a> {
+    graph: &'a Graph,
+    places: &'a Places,
+    rules: &'a Rules,
+    data: Vec<u8>,
+}
+
+impl Lowerer<'_> {
+    /// Appends a piece to the data section.
+    fn common(&mut self, out: usize, scratch_bytes: u32, piece: Piece) -> OpCommon {
+        let data = Region { offset: self.data.len() as u32, bytes: piece.0.len() as u32 };
+        self.data.extend(piece.0);
+        let scratch = Region { offset: 0, bytes: scratch_bytes };
+        OpCommon { out: self.places.of[out], scratch, data, ..OpCommon::default() }
+    }
+
+    fn time_embed(&mut self, op: &TimeEmbed) -> TimeEmbedOp {
+        let mut record = TimeEmbedOp { common: OpCommon::default(), freq_dim: op.freq_dim as u16 };
+        let time_dim = op.linear_2.outputs() as u32;
+        let layout = record.data_layout(time_dim, self.graph.num_classes as u32);
+        let half = op.freq_dim / 2;
+        let freqs = (0..half).map(|k| (-(10_000f64.ln()) * k as f64 / half as f64).exp() as f32);
+        let mut piece = Piece::new(layout.bytes);
+        piece.floats(layout.freqs, freqs);
+        let (first, second) = (quantise_linear(&op.linear_1), quantise_linear(&op.linear_2));
+        piece.ints(layout.weight_1, &first.weight);
+        piece.floats(layout.scale_1, first.scale);
+        piece.floats(layout.bias_1, op.linear_1.bias.iter().copied());
+        piece.ints(layout.weight_2, &second.weight);
+        piece.floats(layout.scale_2, second.scale);
+        piece.floats(layout.bias_2, op.linear_2.bias.iter().copied());
+        piece.halves(layout.class_embedding, &op.classes);
+        record.common = self.common(op.out, record.scratch_layout(time_dim).bytes, piece);
+        record
+    }
+
+    fn qmax(&self, op: &Conv) -> u16 {
+        if op.src_a == self.graph.sample {
+            self.rules.qmax_sample
+        } else if op.norm.is_none() && !op.silu {
+            self.rules.qmax_raw
+        } else {
+            self.rules.qmax
+        }
+    }
+
+    fn conv(&mut self, op: &Conv, stats: &[BranchStats; 2]) -> ConvOp {
+        let source = &self.graph.tensors[op.src_a];
+        let channels = [source.channels, op.src_b.map_or(0, |b| self.graph.tensors[b].channels)];
+        let qmax = self.qmax(op);
+        let product = quantise_product(&op.weight, &op.bias, channels, stats, qmax, self.rules);
+        let of = &self.places.of;
+        let mut record = ConvOp {
+            common: OpCommon::default(),
+            src_a: of[op.src_a],
+            src_b: op.src_b.map(|b| of[b]),
+            residual: op.residual.map(|r| of[r]),
+            time: op.time.is_some().then_some(of[self.graph.temb]),
+            kernel: op.kernel as u8,
+            stride: op.stride as u8,
+            upsample: op.upsample,
+            norm: op.norm.as_ref().map(norm_record),
+            silu: op.silu,
+            qmax,
+            inv_scale_a: product.inv_scale[0],
+            inv_scale_b: product.inv_scale[1],
+        };
+        let (cin, cout) = ((channels[0] + channels[1]) as u32, op.cout() as u32);
+        let piece = conv_piece(op, &record, &product, cin);
+        let scratch = record.scratch_layout(cin, cout, source.width as u32).bytes;
+        record.common = self.common(op.out, scratch, piece);
+        record
+    }
+
+    fn attention(&mut self, op: &Attention, stats: &[BranchStats; 2]) -> AttentionOp {
+        let x = &self.graph.tensors[op.x];
+        let product = |layer: &crate::float::Linear, branch: usize| {
+            let stats = [stats[branch].clone(), stats[branch].clone()];
+            quantise_product(&layer.weight, &layer.bias, [x.channels, 0], &stats, self.rules.qmax, self.rules)
+        };
+        let (query, proj) = (product(&op.query, 0), product(&op.projection, 1));
+        let mut record = AttentionOp {
+            common: OpCommon::default(),
+            src: self.places.of[op.x],
+            kv: self.places.of[op.kv],
+            norm: norm_record(&op.norm),
+            heads: op.heads as u16,
+            qmax: self.rules.qmax,
+            inv_scale_in: query.inv_scale[0],
+            inv_scale_proj: proj.inv_scale[0],
+        };
+        let layout = record.data_layout(x.channels as u32);
+        let shrink = 1.0 / (x.channels as f32 / op.heads as f32).sqrt();
+        let mut piece = Piece::new(layout.bytes);
+        piece.ints(layout.q_weight, &query.rows.weight);
+        piece.floats(layout.q_scale, query.rows.scale.iter().map(|s| s * shrink));
+        piece.floats(layout.q_bias, query.bias.iter().map(|b| b * shrink));
+        piece.floats(layout.gamma, op.norm.gamma.iter().copied());
+        piece.floats(layout.beta, op.norm.beta.iter().copied());
+        piece.ints(layout.proj_weight, &proj.rows.weight);
+        piece.floats(layout.proj_scale, proj.rows.scale);
+        piece.floats(layout.proj_bias, proj.bias);
+        let scratch = record.scratch_layout(x.channels as u32, (x.height * x.width) as u32).bytes;
+        record.common = self.common(op.out, scratch, piece);
+        record
+    }
+}
+
+fn norm_record(norm: &Norm) -> blob::Norm {
+    blob::Norm { groups: norm.groups as u16, eps: norm.eps }
+}
+
+fn conv_piece(op: &Conv, record: &ConvOp, product: &QuantProduct, cin: u32) -> Piece {
+    let time_dim = op.time.as_ref().map_or(0, |time| time.inputs() as u32);
+    let layout = record.data_layout(cin, op.cout() as u32, time_dim);
+    let mut piece = Piece::new(layout.bytes);
+    piece.ints(layout.weight, &product.rows.weight);
+    piece.floats(layout.scale, product.rows.scale.iter().copied());
+    let time_bias = op.time.as_ref().map(|time| &time.bias);
+    let bias = product.bias.iter().enumerate().map(|(o, bias)| bias + time_bias.map_or(0.0, |time| time[o]));
+    piece.floats(layout.bias, bias);
+    if let Some(norm) = &op.norm {
+        piece.floats(layout.gamma, norm.gamma.iter().copied());
+        piece.floats(layout.beta, norm.beta.iter().copied());
+    }
+    if let Some(time) = &op.time {
+        let rows = quantise_linear(time);
+        piece.ints(layout.time_weight, &rows.weight);
+        piece.floats(layout.time_scale, rows.scale);
+    }
+    piece
+}
+
+/// One operator's constants, little-endian.
+struct Piece(Vec<u8>);
+
+impl Piece {
+    fn new(bytes: u32) -> Self {
+        Self(vec![0; bytes as usize])
+    }
+
+    fn put<const N: usize>(&mut self, region: Region, values: impl IntoIterator<Item = [u8; N]>) {
+        let bytes: Vec<u8> = values.into_iter().flatten().collect();
+        self.0[region.range()].copy_from_slice(&bytes);
+    }
+
+    fn ints(&mut self, region: Region, values: &[i8]) {
+        self.put(region, values.iter().map(|v| v.to_le_bytes()));
+    }
+
+    fn floats(&mut self, region: Region, values: impl IntoIterator<Item = f32>) {
+        self.put(region, values.into_iter().map(f32::to_le_bytes));
+    }
+
+    fn halves(&mut self, region: Region, values: &[f32]) {
+        self.put(region, values.iter().map(|&v| f16::from_f32(v).to_le_bytes()));
+    }
+}

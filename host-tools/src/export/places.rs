@@ -1,0 +1,119 @@
+//! Which tensors share one place of the arena because one takes over where the other ends, and how long each place lives.
+//!
+//! An output takes over the residual it adds, a source of a 1×1 convolution of stride 1 that reads raw values, or an
+//! attention's input, whenever that tensor dies there and has the same shape: the runtime reads before it writes.
+
+use picodream::blob::{DType, TensorRecord};
+
+use super::plan::Buffer;
+use crate::float::{Conv, Graph, Op, TensorId};
+
+/// Records without offsets, and who uses which.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Tensor records, offsets still 0.
+    pub records: Vec<TensorRecord>,
+    /// Record of each tensor of the graph.
+    pub of: Vec<u16>,
+    /// Record that keeps the unconditional output; present when there are classes.
+    pub guidance: Option<u16>,
+    /// First and last op of each record, as the runtime's loader counts them.
+    pub lives: Vec<(usize, usize)>,
+}
+
+impl Places {
+    /// Assigns records to the tensors of a graph.
+    #[must_use]
+    pub fn new(graph: &Graph) -> Self {
+        let roots = roots(graph);
+        let mut places =
+            Self { records: Vec::new(), of: vec![0; graph.tensors.len()], guidance: None, lives: Vec::new() };
+        for (id, &root) in roots.iter().enumerate() {
+            if root == id {
+                places.of[id] = places.push(graph, id);
+            }
+        }
+        for (id, &root) in roots.iter().enumerate() {
+            places.of[id] = places.of[root];
+        }
+        places.collect_uses(graph);
+        let last = graph.ops.len() - 1;
+        places.lives[usize::from(places.of[graph.output])].1 = last;
+        places.lives[usize::from(places.of[graph.sample])] = (0, last);
+        if graph.num_classes > 0 {
+            let guidance = places.push(graph, graph.output);
+            places.lives[usize::from(guidance)] = (0, last);
+            places.guidance = Some(guidance);
+        }
+        places
+    }
+
+    /// The records as buffers for the planner.
+    #[must_use]
+    pub fn buffers(&self) -> Vec<Buffer> {
+        let records = self.records.iter().zip(&self.lives);
+        records.map(|(record, &(first, last))| Buffer { bytes: record.region().bytes, first, last }).collect()
+    }
+
+    fn push(&mut self, graph: &Graph, id: TensorId) -> u16 {
+        let tensor = &graph.tensors[id];
+        let whole = id == graph.sample || id == graph.temb || id == graph.output;
+        self.records.push(TensorRecord {
+            height: tensor.height as u16,
+            width: tensor.width as u16,
+            channels: tensor.channels as u16,
+            dtype: if whole { DType::F32 } else { DType::F16 },
+            statistics: false,
+            offset: 0,
+        });
+        self.lives.push((usize::MAX, 0));
+        (self.records.len() - 1) as u16
+    }
+
+    fn collect_uses(&mut self, graph: &Graph) {
+        for (index, op) in graph.ops.iter().enumerate() {
+            for id in op.reads(graph.temb).into_iter().chain([op.out()]) {
+                let life = &mut self.lives[usize::from(self.of[id])];
+                *life = (life.0.min(index), life.1.max(index));
+            }
+            let normed = match op {
+                Op::Conv(op) if op.norm.is_some() => [Some(op.src_a), op.src_b],
+                Op::Attention(op) => [Some(op.x), None],
+                _ => [None, None],
+            };
+            for id in normed.into_iter().flatten() {
+                self.records[usize::from(self.of[id])].statistics = true;
+            }
+        }
+    }
+}
+
+/// For each tensor, the first tensor of its chain of take-overs.
+fn roots(graph: &Graph) -> Vec<TensorId> {
+    let mut roots: Vec<TensorId> = (0..graph.tensors.len()).collect();
+    let last_use = |id: TensorId| graph.ops.iter().rposition(|op| op.reads(graph.temb).contains(&id));
+    let fits = |id: TensorId, out: TensorId| {
+        let (a, b) = (&graph.tensors[id], &graph.tensors[out]);
+        let plain = ![graph.sample, graph.temb, graph.output].contains(&id) && out != graph.output;
+        plain && (a.height, a.width, a.channels) == (b.height, b.width, b.channels)
+    };
+    for (index, op) in graph.ops.iter().enumerate() {
+        let candidates = match op {
+            Op::TimeEmbed(_) => [None, None],
+            Op::Conv(op) if op.residual.is_some() => [op.residual, None],
+            Op::Conv(op) if reads_whole_rows(op) => [Some(op.src_a), op.src_b],
+            Op::Conv(_) => [None, None],
+            Op::Attention(op) => [Some(op.x), None],
+        };
+        let out = op.out();
+        let taken = candidates.into_iter().flatten().find(|&id| last_use(id) == Some(index) && fits(id, out));
+        if let Some(id) = taken {
+            roots[out] = roots[id];
+        }
+    }
+    roots
+}
+
+fn reads_whole_rows(op: &Conv) -> bool {
+    (op.kernel, op.stride) == (1, 1) && op.norm.is_none() && !op.upsample
+}
