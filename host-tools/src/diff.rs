@@ -1,1 +1,395 @@
-//! diff (stub).
+//! How far the int8 network is from the float one: per op, per denoising step, and on finished images.
+//!
+//! - **Steps**: both networks get the same x_t, taken from the float trajectory. SQNR = 10·log10(Σ f² / Σ (f − q)²) over all
+//!   elements and images, of the raw output and of the denoised estimate x̂0 before clipping.
+//! - **Images**: both run freely from the same noise. PSNR over pixels 0..=255 as real numbers: clamped, not rounded.
+//! - **Ops**: `sqnr_db` of what each op writes when everything before it was int8 too (the error that has piled up), and
+//!   `local_sqnr_db` when the op reads the float network's tensors (the error it adds by itself), over all steps and images.
+
+use std::ops::Range;
+
+use anyhow::{Result, anyhow, ensure};
+use half::f16;
+use picodream::blob::{DType, TensorRecord};
+use picodream::sampler::StepContext;
+use picodream::{Config, Model, Pipeline, PredictionType, Progress, UNet};
+use serde::Serialize;
+
+use crate::checkpoint::Checkpoint;
+use crate::float::{FloatPipeline, Graph, Op};
+
+/// What to compare.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiffOptions {
+    /// DDIM steps.
+    pub steps: u16,
+    /// Seed of the first image; the others follow.
+    pub seed: u64,
+    /// Images; classes (and the null class last) take turns unless `class` is set.
+    pub count: usize,
+    /// One class for all images.
+    pub class: Option<u16>,
+    /// Guidance scale for images that have a class.
+    pub guidance: f32,
+}
+
+impl Default for DiffOptions {
+    fn default() -> Self {
+        Self { steps: 20, seed: 0, count: 8, class: None, guidance: 1.0 }
+    }
+}
+
+/// One denoising step, noisiest first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepDiff {
+    /// Its timestep.
+    pub timestep: u16,
+    /// Of the denoised estimate.
+    pub x0_sqnr_db: f64,
+    /// Of the network's output.
+    pub output_sqnr_db: f64,
+}
+
+/// One operator.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OpDiff {
+    /// Its name.
+    pub name: String,
+    /// Of its output, with the error of everything before it.
+    pub sqnr_db: f64,
+    /// Of its output, given the float network's inputs.
+    pub local_sqnr_db: f64,
+}
+
+/// PSNR over the images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PsnrDb {
+    /// Mean of the images' PSNRs.
+    pub mean: f64,
+    /// The worst image.
+    pub min: f64,
+}
+
+/// int8 against f32.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DiffReport {
+    /// Name of the model.
+    pub name: String,
+    /// Per step.
+    pub steps: Vec<StepDiff>,
+    /// On finished images.
+    pub image_psnr_db: PsnrDb,
+    /// Per op, worst `sqnr_db` first.
+    pub ops: Vec<OpDiff>,
+}
+
+/// Signal and error power.
+#[derive(Clone, Copy, Debug, Default)]
+struct Power {
+    signal: f64,
+    error: f64,
+}
+
+/// What a ratio without error is shown as, so that reports stay finite.
+const LIMIT_DB: f64 = 200.0;
+
+impl Power {
+    fn add(&mut self, reference: f32, got: f32) {
+        self.signal += f64::from(reference).powi(2);
+        self.error += (f64::from(reference) - f64::from(got)).powi(2);
+    }
+
+    fn add_all(&mut self, reference: &[f32], got: &[f32]) {
+        reference.iter().zip(got).for_each(|(&reference, &got)| self.add(reference, got));
+    }
+
+    fn db(self) -> f64 {
+        (10.0 * (self.signal / self.error).log10()).clamp(-LIMIT_DB, LIMIT_DB)
+    }
+}
+
+/// Compares a blob with the checkpoint it was exported from.
+///
+/// Fails when the two are not the same network, or when an option is out of range; one sentence each.
+pub fn diff(model: &Model<'_>, checkpoint: &Checkpoint, options: &DiffOptions) -> Result<DiffReport> {
+    let float = FloatPipeline::new(checkpoint)?;
+    let unet = UNet::new(model).map_err(|error| anyhow!("{error}"))?;
+    check_same_network(&unet, &float, checkpoint)?;
+    ensure!(options.count > 0, "count is 0, but must be at least 1");
+    let graph = float.net().graph();
+    let mut comparison = Comparison {
+        unet,
+        graph,
+        arena: Arena::new(model.arena_bytes()),
+        local: Arena::new(model.arena_bytes()),
+        steps: vec![(0, Power::default(), Power::default()); options.steps.into()],
+        ops: vec![(Power::default(), Power::default()); graph.ops.len()],
+    };
+    let mut psnrs = Vec::with_capacity(options.count);
+    for i in 0..options.count {
+        let config = image_config(options, i, graph.num_classes);
+        let x0 = comparison.follow(&float, &config)?;
+        psnrs.push(psnr(&float, &x0, &int8_image(model, &config)?));
+    }
+    let mean = psnrs.iter().sum::<f64>() / psnrs.len() as f64;
+    let min = psnrs.iter().copied().fold(f64::INFINITY, f64::min);
+    Ok(comparison.report(&checkpoint.config.name, PsnrDb { mean, min }))
+}
+
+fn check_same_network(unet: &UNet<'_>, float: &FloatPipeline, checkpoint: &Checkpoint) -> Result<()> {
+    let (model, header) = (unet.model(), unet.header());
+    let names: Vec<&str> = model.ops(header).map(|op| model.text(header, op.common().name)).collect();
+    let graph = float.net().graph();
+    let same_ops = names.iter().copied().eq(graph.ops.iter().map(Op::name));
+    let shape_of = |op: &Op| {
+        let tensor = &graph.tensors[op.out()];
+        (tensor.height, tensor.width, tensor.channels)
+    };
+    let same_shapes = model.ops(header).zip(&graph.ops).all(|(record, op)| {
+        let out = unet.tensor(record.common().out);
+        (out.height.into(), out.width.into(), out.channels.into()) == shape_of(op)
+    });
+    let same_classes = usize::from(header.num_classes) == graph.num_classes;
+    ensure!(
+        same_ops && same_shapes && same_classes,
+        "blob '{}' was not exported from checkpoint '{}': their operators differ; export it again",
+        model.text(header, header.name),
+        checkpoint.config.name
+    );
+    Ok(())
+}
+
+fn image_config(options: &DiffOptions, i: usize, num_classes: usize) -> Config {
+    let turn = i % (num_classes + 1);
+    let class = options.class.or((turn < num_classes).then_some(turn as u16));
+    let guidance = if class.is_some() { options.guidance } else { 1.0 };
+    Config { steps: options.steps, class, guidance, ..Config::new(options.seed + i as u64) }
+}
+
+/// A 16-byte aligned buffer: the aligned part of a longer one, whose heap memory never moves.
+struct Arena {
+    memory: Vec<u8>,
+    range: Range<usize>,
+}
+
+impl Arena {
+    fn new(bytes: usize) -> Self {
+        let memory = vec![0; bytes + 15];
+        let start = memory.as_ptr().align_offset(16).min(15);
+        Self { memory, range: start..start + bytes }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.range.clone()]
+    }
+}
+
+/// x_0 of the free-running int8 pipeline.
+fn int8_image(model: &Model<'_>, config: &Config) -> Result<Vec<f32>> {
+    let mut arena = Arena::new(model.arena_bytes());
+    let mut pipeline = Pipeline::new(model, arena.bytes(), *config).map_err(|error| anyhow!("{error}"))?;
+    while pipeline.step() == Progress::Running {}
+    Ok(pipeline.sample().to_vec())
+}
+
+/// PSNR of pixels, peak 255.
+fn psnr(float: &FloatPipeline, reference: &[f32], got: &[f32]) -> f64 {
+    let (scale, offset) = float.pixel_mapping();
+    let pixel = |x: f32| f64::from(x * scale + offset).clamp(0.0, 255.0);
+    let error: f64 = reference.iter().zip(got).map(|(&a, &b)| (pixel(a) - pixel(b)).powi(2)).sum();
+    (10.0 * (255.0 * 255.0 * reference.len() as f64 / error).log10()).min(LIMIT_DB)
+}
+
+/// One pass of the float network: every op's output.
+struct Pass {
+    outputs: Vec<Vec<f32>>,
+}
+
+struct Comparison<'m, 'g> {
+    unet: UNet<'m>,
+    graph: &'g Graph,
+    arena: Arena,
+    local: Arena,
+    /// Per step: timestep, power of x̂0, power of the output.
+    steps: Vec<(u16, Power, Power)>,
+    /// Per op: piled up, local.
+    ops: Vec<(Power, Power)>,
+}
+
+impl Comparison<'_, '_> {
+    /// Follows one float trajectory, comparing at each of its x_t; returns its x_0.
+    fn follow(&mut self, float: &FloatPipeline, config: &Config) -> Result<Vec<f32>> {
+        let mut passes: Vec<Pass> = Vec::new();
+        let mut states: Vec<(u16, f32, f32, Vec<f32>)> = Vec::new();
+        let op_count = self.graph.ops.len();
+        let mut outputs: Vec<Vec<f32>> = Vec::new();
+        let x0 = float.run_traced(
+            config,
+            &mut |step| {
+                let (alpha, sigma) = alpha_sigma(&step.context);
+                states.push((step.context.timestep(), alpha, sigma, step.sample.to_vec()));
+            },
+            &mut |_, trace| {
+                outputs.push(trace.output.to_vec());
+                if outputs.len() == op_count {
+                    passes.push(Pass { outputs: std::mem::take(&mut outputs) });
+                }
+            },
+        )?;
+        // With guidance the unconditional pass comes first; the conditional one is the last of its step.
+        let per_step = passes.len() / states.len().max(1);
+        let class = config.class.unwrap_or(self.unet.header().num_classes);
+        for (step, (timestep, alpha, sigma, sample)) in states.iter().enumerate() {
+            let pass = &passes[(step + 1) * per_step - 1];
+            let output = self.compare_pass(pass, sample, *timestep, class);
+            let (_, x0_power, output_power) = &mut self.steps[step];
+            let prediction_type = self.unet.header().prediction_type;
+            for (i, &x) in sample.iter().enumerate() {
+                let reference = pass.outputs[op_count - 1][i];
+                output_power.add(reference, output[i]);
+                let x0_of = |output| denoised(prediction_type, *alpha, *sigma, x, output);
+                x0_power.add(x0_of(reference), x0_of(output[i]));
+            }
+            self.steps[step].0 = *timestep;
+        }
+        Ok(x0)
+    }
+
+    /// Runs the int8 network on one x_t, op by op; returns its output.
+    fn compare_pass(&mut self, pass: &Pass, sample: &[f32], timestep: u16, class: u16) -> Vec<f32> {
+        self.unet.sample_mut(self.arena.bytes()).copy_from_slice(sample);
+        for index in 0..self.graph.ops.len() {
+            let Some(op) = self.unet.op(index as u16) else { continue };
+            let out = self.unet.tensor(op.common().out);
+            self.unet.run_op(index as u16, timestep.into(), class, self.arena.bytes());
+            let reference = &pass.outputs[index];
+            self.ops[index].0.add_all(reference, &read_tensor(&out, self.arena.bytes()));
+            self.load_inputs(index, pass, sample);
+            self.unet.run_op(index as u16, timestep.into(), class, self.local.bytes());
+            self.ops[index].1.add_all(reference, &read_tensor(&out, self.local.bytes()));
+        }
+        self.unet.model_output(self.arena.bytes()).to_vec()
+    }
+
+    /// Writes the float network's tensors to the places that op `index` reads.
+    fn load_inputs(&mut self, index: usize, pass: &Pass, sample: &[f32]) {
+        let Some(op) = self.unet.op(index as u16) else { return };
+        // The graph's reads are in the order of the record's.
+        for (id, record) in self.graph.ops[index].reads(self.graph.temb).into_iter().zip(op.reads()) {
+            let writer = self.graph.ops.iter().position(|op| op.out() == id);
+            let values = writer.map_or(sample, |writer| &pass.outputs[writer]);
+            write_tensor(&self.unet.tensor(record), values, self.local.bytes());
+        }
+    }
+
+    fn report(self, name: &str, image_psnr_db: PsnrDb) -> DiffReport {
+        let step = |(timestep, x0, output): (u16, Power, Power)| StepDiff {
+            timestep,
+            x0_sqnr_db: x0.db(),
+            output_sqnr_db: output.db(),
+        };
+        let ops = self.graph.ops.iter().zip(&self.ops);
+        let mut ops: Vec<OpDiff> = ops
+            .map(|(op, (piled, local))| OpDiff {
+                name: op.name().to_owned(),
+                sqnr_db: piled.db(),
+                local_sqnr_db: local.db(),
+            })
+            .collect();
+        ops.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+        DiffReport { name: name.to_owned(), steps: self.steps.into_iter().map(step).collect(), image_psnr_db, ops }
+    }
+}
+
+/// √ᾱ and √(1 − ᾱ) of a step.
+fn alpha_sigma(context: &StepContext<'_>) -> (f32, f32) {
+    let (now, _) = context.alphas_cumprod();
+    (now.sqrt(), (1.0 - now).sqrt())
+}
+
+/// x̂0 from one element of x_t and of the output, not clipped.
+fn denoised(prediction_type: PredictionType, alpha: f32, sigma: f32, x: f32, output: f32) -> f32 {
+    match prediction_type {
+        PredictionType::Epsilon => (x - sigma * output) / alpha,
+        PredictionType::Sample => output,
+        PredictionType::VPrediction => alpha * x - sigma * output,
+    }
+}
+
+/// A tensor's elements as f32.
+fn read_tensor(tensor: &TensorRecord, arena: &[u8]) -> Vec<f32> {
+    let bytes = &arena[tensor.elements().range()];
+    match tensor.dtype {
+        DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        DType::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+    }
+}
+
+/// Writes values and the statistics of the stored values.
+fn write_tensor(tensor: &TensorRecord, values: &[f32], arena: &mut [u8]) {
+    let bytes: Vec<u8> = match tensor.dtype {
+        DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    };
+    arena[tensor.elements().range()].copy_from_slice(&bytes);
+    if tensor.statistics {
+        let mut sums = vec![0.0f32; 2 * usize::from(tensor.channels)];
+        for (i, x) in read_tensor(tensor, arena).into_iter().enumerate() {
+            let c = i % usize::from(tensor.channels);
+            sums[2 * c] += x;
+            sums[2 * c + 1] += x * x;
+        }
+        let bytes: Vec<u8> = sums.iter().flat_map(|s| s.to_le_bytes()).collect();
+        arena[tensor.statistics_region().range()].copy_from_slice(&bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ImageConfig, UNetConfig};
+    use crate::export::{ExportOptions, Trajectories, export};
+    use crate::float::random;
+
+    fn small(classes: usize, seed: u64) -> Checkpoint {
+        let unet = UNetConfig { block_out_channels: vec![8, 16], norm_num_groups: 4, ..UNetConfig::default() };
+        random::checkpoint(random::config(ImageConfig { width: 8, height: 8, channels: 1 }, unet, classes), seed)
+    }
+
+    fn quick() -> ExportOptions {
+        let trajectories = Trajectories { images: 4, steps: vec![4], ..Trajectories::default() };
+        ExportOptions { trajectories, ..ExportOptions::default() }
+    }
+
+    #[test]
+    fn power_is_the_textbook_ratio() {
+        let mut power = Power::default();
+        power.add_all(&[1.0, -1.0], &[1.1, -1.0]);
+        assert!((power.db() - 10.0 * (2.0f64 / 0.01).log10()).abs() < 1e-5);
+        assert_eq!(Power { signal: 1.0, error: 0.0 }.db(), LIMIT_DB);
+    }
+
+    #[test]
+    fn int8_follows_the_float_network() {
+        let checkpoint = small(2, 7);
+        let exported = export(&checkpoint, &quick()).unwrap();
+        let model = Model::parse(&exported.bytes).unwrap();
+        let options = DiffOptions { steps: 4, count: 3, guidance: 1.5, ..DiffOptions::default() };
+        let report = diff(&model, &checkpoint, &options).unwrap();
+        assert_eq!(report.steps.iter().map(|s| s.timestep).collect::<Vec<_>>(), [999, 749, 499, 249]);
+        assert!(report.steps.iter().all(|s| s.output_sqnr_db > 20.0), "{:#?}", report.steps);
+        // One op alone is good to 8 bits; attention, through the exponential of its scores, to less.
+        assert!(report.ops.iter().all(|op| op.local_sqnr_db > 24.0), "{:#?}", report.ops);
+        assert!(report.ops.is_sorted_by(|a, b| a.sqnr_db <= b.sqnr_db));
+    }
+
+    #[test]
+    fn another_network_is_refused() {
+        let exported = export(&small(2, 7), &quick()).unwrap();
+        let model = Model::parse(&exported.bytes).unwrap();
+        let error = diff(&model, &small(3, 7), &DiffOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("was not exported from checkpoint 'random'"), "{error}");
+        let none = DiffOptions { count: 0, ..DiffOptions::default() };
+        assert!(diff(&model, &small(2, 7), &none).unwrap_err().to_string().contains("count is 0"));
+    }
+}
