@@ -1,13 +1,19 @@
 //! Memory planner: an arena offset for every buffer, so that no two that live together overlap and the peak is small.
 //!
-//! First-fit in a good order is optimal for some order, so the search goes over orders: a few sorted ones, then a bounded
-//! depth-first search, both stopping at the lower bound (the largest live set). Everything is deterministic.
+//! First-fit is optimal for some order, so the search goes over orders: a few sorted ones, then every order when there are
+//! few buffers, else a seeded local search that moves the buffers on top of the peak forwards. Both stop at the lower bound
+//! (the largest live set). Everything is deterministic.
+
+use picodream::rng::NoiseStream;
 
 /// Every offset is a multiple of this.
 pub const ALIGN: u32 = 16;
 
-/// Orders tried by the depth-first search before it gives up, in placed buffers.
-const SEARCH_BUDGET: usize = 200_000;
+/// Up to this many buffers every order is tried.
+const EXHAUSTIVE_LIMIT: usize = 7;
+
+/// Orders that the local search tries.
+const LOCAL_SEARCH_ORDERS: usize = 20_000;
 
 /// Memory that is needed from op `first` to op `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +72,10 @@ pub fn plan(buffers: &[Buffer]) -> Plan {
     for order in sorted_orders(buffers) {
         search.try_order(&order);
     }
-    if search.best_peak > bound {
-        let biggest_first = &sorted_orders(buffers)[0];
-        let mut placed = vec![None; buffers.len()];
-        search.descend(biggest_first, &mut placed, 0);
+    if buffers.len() <= EXHAUSTIVE_LIMIT {
+        search.descend(&mut vec![None; buffers.len()], 0);
+    } else {
+        search.improve(sorted_orders(buffers));
     }
     Plan { offsets: search.best, peak: search.best_peak, lower_bound: bound, peak_op }
 }
@@ -96,12 +102,11 @@ struct Search<'a> {
     bound: u32,
     best: Vec<u32>,
     best_peak: u32,
-    budget: usize,
 }
 
 impl<'a> Search<'a> {
     fn new(buffers: &'a [Buffer], bound: u32) -> Self {
-        Self { buffers, bound, best: vec![0; buffers.len()], best_peak: u32::MAX, budget: SEARCH_BUDGET }
+        Self { buffers, bound, best: vec![0; buffers.len()], best_peak: u32::MAX }
     }
 
     /// Lowest offset of buffer `index` that avoids everything placed.
@@ -124,7 +129,8 @@ impl<'a> Search<'a> {
         at
     }
 
-    fn try_order(&mut self, order: &[usize]) {
+    /// Places everything in this order; returns the offsets and the peak.
+    fn try_order(&mut self, order: &[usize]) -> (Vec<Option<u32>>, u32) {
         let mut placed = vec![None; self.buffers.len()];
         let mut peak = 0;
         for &index in order {
@@ -133,6 +139,7 @@ impl<'a> Search<'a> {
             peak = peak.max(offset + self.buffers[index].padded());
         }
         self.keep(&placed, peak);
+        (placed, peak)
     }
 
     fn keep(&mut self, placed: &[Option<u32>], peak: u32) {
@@ -142,30 +149,63 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn descend(&mut self, order: &[usize], placed: &mut [Option<u32>], peak: u32) {
+    /// Tries every order, cutting off where the peak so far is no better than the best.
+    fn descend(&mut self, placed: &mut [Option<u32>], peak: u32) {
         if placed.iter().all(Option::is_some) {
             self.keep(placed, peak);
         }
-        for &index in order {
-            if placed[index].is_some() || self.budget == 0 || self.best_peak == self.bound {
+        for index in 0..placed.len() {
+            if placed[index].is_some() || self.best_peak == self.bound {
                 continue;
             }
-            self.budget -= 1;
             let offset = self.first_fit(index, placed);
             let top = peak.max(offset + self.buffers[index].padded());
             if top < self.best_peak {
                 placed[index] = Some(offset);
-                self.descend(order, placed, top);
+                self.descend(placed, top);
                 placed[index] = None;
             }
         }
+    }
+
+    /// From each start in turn: moves a buffer that ends at the peak (or any, every fourth time) to an earlier place in the
+    /// order, and stays there unless the peak grows.
+    fn improve(&mut self, starts: Vec<Vec<usize>>) {
+        let mut random = NoiseStream::new(0, 0);
+        let rounds = LOCAL_SEARCH_ORDERS / starts.len();
+        for mut order in starts {
+            let (mut placed, mut peak) = self.try_order(&order);
+            for round in 0..rounds {
+                if self.best_peak == self.bound {
+                    return;
+                }
+                let from = if round % 4 == 0 {
+                    random.below(order.len() as u32) as usize
+                } else {
+                    self.topmost(&order, &placed, peak)
+                };
+                let to = random.below(from as u32 + 1) as usize;
+                let mut moved = order.clone();
+                let index = moved.remove(from);
+                moved.insert(to, index);
+                let (offsets, top) = self.try_order(&moved);
+                if top <= peak {
+                    (order, placed, peak) = (moved, offsets, top);
+                }
+            }
+        }
+    }
+
+    /// Place in `order` of a buffer that ends at the peak.
+    fn topmost(&self, order: &[usize], placed: &[Option<u32>], peak: u32) -> usize {
+        let ends_there = |&index: &usize| placed[index].is_some_and(|at| at + self.buffers[index].padded() == peak);
+        order.iter().position(ends_there).unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use picodream::rng::NoiseStream;
 
     fn random(stream: &mut NoiseStream, count: u32, ops: u32) -> Vec<Buffer> {
         let mut below = |n| stream.below(n) as usize;
