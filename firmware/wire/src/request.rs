@@ -38,6 +38,22 @@ pub struct Request {
     pub arena_short_bytes: u32,
 }
 
+impl Default for Request {
+    /// One image of seed 1 in 20 steps of DDIM.
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            steps: 20,
+            count: 1,
+            class: None,
+            guidance: 1.0,
+            sampler: Sampler::Ddim(0.0),
+            clip_sample: true,
+            arena_short_bytes: 0,
+        }
+    }
+}
+
 impl Request {
     /// Size on the wire.
     pub const BYTES: usize = 48;

@@ -5,8 +5,6 @@ mod fault;
 mod stack;
 mod ticks;
 
-use core::ffi::CStr;
-
 use defmt_semihosting as _;
 use picodream_app::{Board, Outcome};
 use picodream_wire::{Record, Request};
@@ -29,7 +27,7 @@ impl Blob {
 }
 
 /// QEMU's mps2-an385 or mps2-an386, started with `-semihosting-config enable=on` and `-icount shift=0` in a folder that
-/// holds `request.bin` (and `model.pdm`); leaves `report.bin` there.
+/// may hold `request.bin` and `model.pdm`; leaves `report.bin` there.
 pub struct Qemu {
     report: File,
 }
@@ -43,17 +41,22 @@ impl Qemu {
         Self { report: need(File::create(c"report.bin"), "report.bin can be created") }
     }
 
-    /// The request that lies in `request.bin`.
+    /// The request that lies in `request.bin`; without that file, [`Request::default`].
     #[must_use]
     pub fn request(&self) -> Request {
         let mut bytes = [0; Request::BYTES];
-        let got = read_file(c"request.bin", &mut bytes);
-        need(Request::parse(&bytes[..got]), "request.bin holds a request")
+        match File::open(c"request.bin") {
+            Ok(file) => {
+                let got = read_all(file, &mut bytes);
+                need(Request::parse(&bytes[..got]), "request.bin holds a request")
+            }
+            Err(_) => Request::default(),
+        }
     }
 
     /// The bytes of `model.pdm`.
     pub fn read_blob(&self, room: &'static mut Blob) -> &'static [u8] {
-        let got = read_file(c"model.pdm", &mut room.0);
+        let got = read_all(need(File::open(c"model.pdm"), "there is a model.pdm"), &mut room.0);
         &room.0[..got]
     }
 
@@ -81,8 +84,8 @@ impl Board for Qemu {
     }
 }
 
-fn read_file(path: &CStr, room: &mut [u8]) -> usize {
-    let mut file = need(File::open(path), "the computer has the file");
+/// Fills `room` from the file; returns how far it came.
+fn read_all(mut file: File, room: &mut [u8]) -> usize {
     let mut len = 0;
     loop {
         match need(file.read(&mut room[len..]), "the file can be read") {

@@ -1,0 +1,81 @@
+//! Builds the firmware of the emulated boards with cargo, by way of `scripts/cargo-for`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::qemu::Machine;
+use crate::files;
+
+/// How the blob gets onto the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Part of the program, in flash, with an arena of exactly its size: a product. Built anew for each blob.
+    BuiltIn,
+    /// Read into RAM when the program runs, and checked by the board. One build for all blobs.
+    Loaded,
+}
+
+impl Form {
+    fn binary(self) -> &'static str {
+        match self {
+            Self::BuiltIn => "dream",
+            Self::Loaded => "loaded",
+        }
+    }
+}
+
+/// Builds the firmware for `machine` (for the blob at `model`, when built in) and returns its ELF file's bytes.
+pub fn build(machine: &Machine, form: Form, model: &Path) -> Result<Vec<u8>> {
+    let folder = repository()?.join("firmware");
+    let target_dir = folder.join("target");
+    fs::create_dir_all(&target_dir).with_context(|| format!("cannot create {}", target_dir.display()))?;
+    // Two processes building for two blobs would take each other's ELF file.
+    let lock = File::create(target_dir.join(".emulate.lock")).context("cannot create the firmware's lock file")?;
+    lock.lock().context("cannot lock the firmware's build folder")?;
+    let model = model.canonicalize().with_context(|| format!("cannot read {}", model.display()))?;
+    cargo(machine, form, &folder, &target_dir, &model)?;
+    files::read(&target_dir.join(machine.target).join("release").join(form.binary()))
+}
+
+/// The checkout that this program was built from: the firmware's sources are there.
+fn repository() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("host-tools has no parent folder")?;
+    ensure!(
+        root.join("firmware/Cargo.toml").is_file(),
+        "the firmware's sources are not at {}: run this from a checkout of the repository",
+        root.join("firmware").display()
+    );
+    Ok(root.to_owned())
+}
+
+fn cargo(machine: &Machine, form: Form, folder: &Path, target_dir: &Path, model: &Path) -> Result<()> {
+    eprintln!("building the firmware for {} (a minute the first time)", machine.target);
+    let output = Command::new("bash")
+        .arg("../scripts/cargo-for")
+        .args([machine.target, "build", "--quiet", "--release", "-p", "picodream-qemu", "--bin"])
+        .arg(form.binary())
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target_dir)
+        .env("PICODREAM_MODEL", model)
+        // Settings for the computer's own builds are not for the chip.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .context("cannot run bash, which starts cargo for the chip (scripts/cargo-for)")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        // scripts/cargo-for has its reason in one sentence.
+        Some(3) => bail!("{}", said.trim()),
+        _ => bail!("the firmware does not build for {}:\n{}", machine.target, said.trim()),
+    }
+}
