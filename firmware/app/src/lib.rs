@@ -50,7 +50,7 @@ pub fn refuse(board: &mut impl Board, reason: &dyn Display) -> Outcome {
     Outcome::Refused
 }
 
-fn draw<S: picodream::Sampler>(
+fn draw<S: picodream::Sampler + Copy>(
     board: &mut impl Board,
     model: &Model,
     arena: &mut [u8],
@@ -58,21 +58,24 @@ fn draw<S: picodream::Sampler>(
     sampler: S,
 ) -> Result<(), SetupError> {
     let offered = model.arena_bytes().min(arena.len()).saturating_sub(request.arena_short_bytes as usize);
-    let config = Config {
-        seed: request.seed,
-        // What does not fit is refused like any other number of steps that is too large.
-        steps: u16::try_from(request.steps).unwrap_or(u16::MAX),
-        class: request.class,
-        guidance: request.guidance,
-        clip_sample: request.clip_sample,
-        sampler,
-    };
-    let mut pipeline = Pipeline::new(model, &mut arena[..offered], config)?;
-    announce(board, &pipeline, offered);
+    let arena = &mut arena[..offered];
+    let num_classes = model.header().map_err(SetupError::Blob)?.num_classes;
     for index in 0..u64::from(request.count) {
         let seed = request.seed.wrapping_add(index);
-        pipeline.restart(seed);
-        draw_one(board, &mut pipeline, seed);
+        let config = Config {
+            seed,
+            // What does not fit is refused like any other number of steps that is too large.
+            steps: u16::try_from(request.steps).unwrap_or(u16::MAX),
+            class: request.class.of_seed(seed, num_classes),
+            guidance: request.guidance,
+            clip_sample: request.clip_sample,
+            sampler,
+        };
+        let mut pipeline = Pipeline::new(model, arena, config)?;
+        if index == 0 {
+            announce(board, &pipeline);
+        }
+        draw_one(board, &mut pipeline, &config);
     }
     let stack_peak_bytes = board.stack_peak_bytes();
     defmt::println!("stack peak {=u32} bytes", stack_peak_bytes);
@@ -80,14 +83,15 @@ fn draw<S: picodream::Sampler>(
     Ok(())
 }
 
-fn announce<S: picodream::Sampler>(board: &mut impl Board, pipeline: &Pipeline<S>, arena_bytes: usize) {
+fn announce<S: picodream::Sampler>(board: &mut impl Board, pipeline: &Pipeline<S>) {
     let (model, header) = (pipeline.unet().model(), pipeline.unet().header());
     let name = model.text(header, header.name);
     defmt::println!("model {=str} crc32 {=u32:08x}, {=u32} bytes", name, header.crc32, header.total_bytes);
-    defmt::println!("arena {=usize} bytes, backend {=str}", arena_bytes, BACKEND);
+    let arena_bytes = pipeline.arena().len() as u32;
+    defmt::println!("arena {=u32} bytes, backend {=str}", arena_bytes, BACKEND);
     board.send(&Record::Started {
         blob_crc32: header.crc32,
-        arena_bytes: arena_bytes as u32,
+        arena_bytes,
         width: header.width.into(),
         height: header.height.into(),
         channels: header.channels.into(),
@@ -96,7 +100,8 @@ fn announce<S: picodream::Sampler>(board: &mut impl Board, pipeline: &Pipeline<S
     });
 }
 
-fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeline<S>, seed: u64) {
+fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeline<S>, config: &Config<S>) {
+    let (seed, class) = (config.seed, config.class);
     let mut total = 0;
     loop {
         let before = board.instructions();
@@ -112,7 +117,7 @@ fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeli
     let crc32 = pipeline.image().crc32();
     let per_step = total / u64::from(pipeline.steps_done());
     defmt::println!("seed {=u64} crc32 {=u32:08x}, {=u64} instructions a step", seed, crc32, per_step);
-    board.send(&Record::Image { seed, crc32 });
+    board.send(&Record::Image { seed, class, crc32 });
 }
 
 /// Pixels per record: few enough for the stack.

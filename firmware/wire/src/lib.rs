@@ -11,7 +11,7 @@ mod record;
 mod request;
 
 pub use record::{Record, Records};
-pub use request::{Request, Sampler};
+pub use request::{Class, Request, Sampler};
 
 /// Bytes that are no request or no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,17 @@ fn words<const N: usize>(bytes: &[u8]) -> Result<[u32; N], WireError> {
         *word = u32::from_le_bytes(*chunk);
     }
     Ok(words)
+}
+
+/// `None` on the wire, where a class or its absence stands.
+const NO_CLASS: u32 = u32::MAX;
+
+/// A class or its absence, from its word.
+fn class_of(word: u32) -> Result<Option<u16>, WireError> {
+    match word {
+        NO_CLASS => Ok(None),
+        class => u16::try_from(class).map(Some).map_err(|_| WireError::BadValue(class)),
+    }
 }
 
 const fn low(x: u64) -> u32 {

@@ -1,6 +1,6 @@
 //! What happened: records of eight words (tag, length of the tail, six numbers) and a tail of bytes.
 
-use crate::{WireError, high, joined, low, words};
+use crate::{NO_CLASS, WireError, class_of, high, joined, low, words};
 
 const HEAD_WORDS: usize = 8;
 const HEAD_BYTES: usize = 4 * HEAD_WORDS;
@@ -44,6 +44,8 @@ pub enum Record<'a> {
     Image {
         /// Its seed.
         seed: u64,
+        /// Its class.
+        class: Option<u16>,
         /// CRC-32/ISO-HDLC of its pixels, computed on the board.
         crc32: u32,
     },
@@ -68,7 +70,10 @@ impl Record<'_> {
             }
             Self::Step { instructions: n } => frame(STEP, [low(n), high(n), 0, 0, 0, 0], none, none, sink),
             Self::Pixels(pixels) => frame(PIXELS, [0; 6], pixels, none, sink),
-            Self::Image { seed, crc32 } => frame(IMAGE, [low(seed), high(seed), crc32, 0, 0, 0], none, none, sink),
+            Self::Image { seed, class, crc32 } => {
+                let class = class.map_or(NO_CLASS, u32::from);
+                frame(IMAGE, [low(seed), high(seed), crc32, class, 0, 0], none, none, sink);
+            }
             Self::Finished { stack_peak_bytes } => {
                 frame(FINISHED, [stack_peak_bytes, 0, 0, 0, 0, 0], none, none, sink);
             }
@@ -125,7 +130,7 @@ impl<'a> Records<'a> {
             }
             STEP => Record::Step { instructions: joined(a, b) },
             PIXELS => Record::Pixels(tail),
-            IMAGE => Record::Image { seed: joined(a, b), crc32: c },
+            IMAGE => Record::Image { seed: joined(a, b), class: class_of(d)?, crc32: c },
             FINISHED => Record::Finished { stack_peak_bytes: a },
             REFUSED => Record::Refused(text(tail)?),
             other => return Err(WireError::BadValue(other)),
@@ -169,7 +174,7 @@ mod tests {
         },
         Record::Step { instructions: 0x1_0000_0002 },
         Record::Pixels(&[1, 2, 3]),
-        Record::Image { seed: u64::MAX, crc32: 7 },
+        Record::Image { seed: u64::MAX, class: Some(2), crc32: 7 },
         Record::Finished { stack_peak_bytes: 1234 },
         Record::Refused("too small"),
     ];

@@ -1,10 +1,10 @@
 //! What to draw: twelve words, 48 bytes.
 
-use crate::{WireError, high, joined, low, words};
+use crate::{NO_CLASS, WireError, class_of, high, joined, low, words};
 
 /// "PDRQ".
 const MAGIC: u32 = u32::from_le_bytes(*b"PDRQ");
-const NO_CLASS: u32 = u32::MAX;
+const CLASS_BY_SEED: u32 = NO_CLASS - 1;
 const DDIM: u32 = 0;
 const DDPM: u32 = 1;
 
@@ -17,6 +17,30 @@ pub enum Sampler {
     Ddpm,
 }
 
+/// The class of each image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The seed counts through the classes: seed mod number of classes; none for an unconditional model.
+    BySeed,
+    /// This one.
+    One(u16),
+    /// The null class.
+    Null,
+}
+
+impl Class {
+    /// The class of the image of `seed`, for a model with `num_classes` classes.
+    #[must_use]
+    pub fn of_seed(self, seed: u64, num_classes: u16) -> Option<u16> {
+        match self {
+            // A remainder of a 16-bit number fits.
+            Self::BySeed => (num_classes > 0).then(|| (seed % u64::from(num_classes)) as u16),
+            Self::One(class) => Some(class),
+            Self::Null => None,
+        }
+    }
+}
+
 /// One order: `count` images from the seeds `seed`, `seed + 1`, …
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Request {
@@ -26,8 +50,8 @@ pub struct Request {
     pub steps: u32,
     /// Images.
     pub count: u32,
-    /// Class to condition on, or none.
-    pub class: Option<u16>,
+    /// What each image is conditioned on.
+    pub class: Class,
     /// Strength of classifier-free guidance; 1 is none.
     pub guidance: f32,
     /// The update rule.
@@ -39,13 +63,13 @@ pub struct Request {
 }
 
 impl Default for Request {
-    /// One image of seed 1 in 20 steps of DDIM.
+    /// One image of seed 1, in the class of that seed, in 20 steps of DDIM.
     fn default() -> Self {
         Self {
             seed: 1,
             steps: 20,
             count: 1,
-            class: None,
+            class: Class::BySeed,
             guidance: 1.0,
             sampler: Sampler::Ddim(0.0),
             clip_sample: true,
@@ -71,7 +95,11 @@ impl Request {
             high(self.seed),
             self.steps,
             self.count,
-            self.class.map_or(NO_CLASS, u32::from),
+            match self.class {
+                Class::BySeed => CLASS_BY_SEED,
+                Class::One(class) => class.into(),
+                Class::Null => NO_CLASS,
+            },
             self.guidance.to_bits(),
             sampler,
             eta.to_bits(),
@@ -93,8 +121,8 @@ impl Request {
             return Err(WireError::BadMagic(magic));
         }
         let class = match class {
-            NO_CLASS => None,
-            c => Some(u16::try_from(c).map_err(|_| WireError::BadValue(c))?),
+            CLASS_BY_SEED => Class::BySeed,
+            word => class_of(word)?.map_or(Class::Null, Class::One),
         };
         let sampler = match sampler {
             DDIM => Sampler::Ddim(f32::from_bits(eta)),
@@ -122,7 +150,7 @@ mod tests {
         seed: 0x0123_4567_89ab_cdef,
         steps: 20,
         count: 3,
-        class: Some(7),
+        class: Class::One(7),
         guidance: 1.5,
         sampler: Sampler::Ddim(0.25),
         clip_sample: true,
@@ -131,12 +159,20 @@ mod tests {
 
     #[test]
     fn comes_back_as_it_went() {
-        for class in [None, Some(0), Some(u16::MAX)] {
+        for class in [Class::BySeed, Class::Null, Class::One(0), Class::One(u16::MAX)] {
             for sampler in [Sampler::Ddim(0.0), Sampler::Ddim(1.0), Sampler::Ddpm] {
                 let request = Request { class, sampler, ..REQUEST };
                 assert_eq!(Request::parse(&request.emit()), Ok(request));
             }
         }
+    }
+
+    #[test]
+    fn seeds_count_through_classes() {
+        assert_eq!(Class::BySeed.of_seed(u64::MAX, 10), Some(5));
+        assert_eq!(Class::BySeed.of_seed(3, 0), None);
+        assert_eq!(Class::One(3).of_seed(9, 10), Some(3));
+        assert_eq!(Class::Null.of_seed(9, 10), None);
     }
 
     #[test]

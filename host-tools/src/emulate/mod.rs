@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use picodream::Model;
 use picodream_wire::Request;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 pub use firmware::Form;
-pub use picodream_wire::Sampler;
+pub use picodream_wire::{Class, Sampler};
 pub use qemu::{MACHINES, Machine};
 
 use crate::{files, picture};
@@ -33,8 +33,8 @@ pub struct EmulateOptions {
     pub seed: u64,
     /// Images.
     pub count: u32,
-    /// Class, or `None` for the null class (and for unconditional models).
-    pub class: Option<u16>,
+    /// The class of each image.
+    pub class: Class,
     /// Classifier-free guidance scale; 1 is none.
     pub guidance: f32,
     /// Whether the estimate of x0 is clipped to the range of pixels.
@@ -52,14 +52,14 @@ pub struct EmulateOptions {
 }
 
 impl Default for EmulateOptions {
-    /// One image of seed 1 in 20 steps of DDIM on the Cortex-M4F, blob in flash, no files.
+    /// One image of seed 0 in 20 steps of DDIM on the Cortex-M4F, blob in flash, no files.
     fn default() -> Self {
         Self {
             machine: MACHINES[0].name.to_owned(),
             steps: 20,
-            seed: 1,
+            seed: 0,
             count: 1,
-            class: None,
+            class: Class::BySeed,
             guidance: 1.0,
             clip_sample: true,
             sampler: Sampler::Ddim(0.0),
@@ -83,6 +83,7 @@ pub struct EmulateReport {
     /// Name of the integer kernels that ran.
     pub backend: String,
     /// CRC-32 of the blob, as the board read it.
+    #[serde(serialize_with = "as_hex")]
     pub blob_crc32: u32,
     /// Bytes of the blob.
     pub blob_bytes: u64,
@@ -116,6 +117,7 @@ pub struct EmulatedImage {
     /// Its class.
     pub class: Option<u16>,
     /// CRC-32/ISO-HDLC of its pixels.
+    #[serde(serialize_with = "as_hex")]
     pub crc32: u32,
     /// Where its PNG was saved.
     pub file: Option<PathBuf>,
@@ -166,6 +168,11 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
     })
 }
 
+/// A checksum as 8 hexadecimal digits.
+fn as_hex<S: Serializer>(crc32: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{crc32:08x}"))
+}
+
 fn request(options: &EmulateOptions) -> Request {
     Request {
         seed: options.seed,
@@ -193,7 +200,7 @@ fn save_images(report: &Report, machine: &Machine, options: &EmulateOptions) -> 
             }
         };
         let pixels = image.pixels.clone();
-        images.push(EmulatedImage { seed: image.seed, class: options.class, crc32: image.crc32, file, pixels });
+        images.push(EmulatedImage { seed: image.seed, class: image.class, crc32: image.crc32, file, pixels });
     }
     Ok(images)
 }

@@ -36,6 +36,8 @@ pub struct Report {
 pub struct ReportImage {
     /// Seed.
     pub seed: u64,
+    /// Class.
+    pub class: Option<u16>,
     /// Checksum of `pixels`.
     pub crc32: u32,
     /// `height · width · channels` bytes.
@@ -66,13 +68,13 @@ impl Report {
                 self.instructions += instructions;
             }
             Record::Pixels(piece) => pixels.extend_from_slice(piece),
-            Record::Image { seed, crc32 } => {
+            Record::Image { seed, class, crc32 } => {
                 let pixels = std::mem::take(pixels);
                 let expected = u64::from(self.width) * u64::from(self.height) * u64::from(self.channels);
                 ensure!(pixels.len() as u64 == expected, "seed {seed}: {} bytes of {expected} arrived", pixels.len());
                 let arrived = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&pixels);
                 ensure!(arrived == crc32, "seed {seed}: the board computed {crc32:08x}, but {arrived:08x} arrived");
-                self.images.push(ReportImage { seed, crc32, pixels });
+                self.images.push(ReportImage { seed, class, crc32, pixels });
             }
             Record::Finished { stack_peak_bytes } => {
                 self.stack_peak_bytes = stack_peak_bytes;
@@ -123,7 +125,7 @@ mod tests {
             step,
             a,
             b,
-            Record::Image { seed: 9, crc32 },
+            Record::Image { seed: 9, class: Some(4), crc32 },
             Record::Finished { stack_peak_bytes: 5 },
         ])
     }
@@ -131,7 +133,7 @@ mod tests {
     #[test]
     fn puts_the_pieces_together() {
         let report = Report::read(&story(&[1, 2, 3], CRC)).unwrap();
-        assert_eq!(report.images, [ReportImage { seed: 9, crc32: CRC, pixels: vec![1, 2, 3] }]);
+        assert_eq!(report.images, [ReportImage { seed: 9, class: Some(4), crc32: CRC, pixels: vec![1, 2, 3] }]);
         assert_eq!((report.steps, report.instructions, report.stack_peak_bytes), (2, 80, 5));
         assert_eq!(steps_done(&story(&[1, 2, 3], CRC)), 2);
     }
