@@ -20,6 +20,7 @@ extern crate std;
 
 pub mod arena;
 pub mod blob;
+pub mod f16;
 pub mod image;
 pub mod kernels;
 pub mod math;

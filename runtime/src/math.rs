@@ -101,6 +101,24 @@ pub fn sin_cos(x: f32) -> (f32, f32) {
     }
 }
 
+/// Σ x\[i\] · y\[i\] in four partial sums: lane l adds the products of i ≡ l (mod 4) in order, then (s₀ + s₁) + (s₂ + s₃).
+/// `y` is converted to f32 exactly.
+#[must_use]
+pub fn dot<Y: Copy + Into<f32>>(x: &[f32], y: &[Y]) -> f32 {
+    let mut lanes = [0.0f32; 4];
+    let (x_chunks, x_rest) = x.as_chunks::<4>();
+    let (y_chunks, y_rest) = y.as_chunks::<4>();
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        for l in 0..4 {
+            lanes[l] += x[l] * y[l].into();
+        }
+    }
+    for (lane, (&x, &y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
+        *lane += x * y.into();
+    }
+    (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +151,15 @@ mod tests {
             assert!((f64::from(s) - f64::from(x).sin()).abs() < bound, "sin({x})");
             assert!((f64::from(c) - f64::from(x).cos()).abs() < bound, "cos({x})");
         }
+    }
+
+    #[test]
+    fn dot_sums_in_four_lanes() {
+        // 2²⁴ + 1 is not an f32: the order of additions shows.
+        let x = [16_777_216.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+        assert_eq!(dot(&x, &[1i8; 6]), ((16_777_216.0f32 + 1.0) + (1.0 + 1.0)) + (1.0 + 1.0));
+        assert_eq!(dot(&x[..1], &[-2i8]), -33_554_432.0);
+        assert_eq!(dot::<f32>(&[], &[]), 0.0);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Typed views of arena bytes and of blob constants: NHWC, batch 1.
 
-use half::f16;
-
 use crate::blob::{DType, Region};
+use crate::f16;
 
 /// Arena bytes as f32; empty when the length or place does not fit (never, after validation).
 pub(crate) fn f32s(bytes: &[u8]) -> &[f32] {
@@ -24,10 +23,13 @@ pub(crate) fn i16s_mut(bytes: &mut [u8]) -> &mut [i16] {
     bytemuck::try_cast_slice_mut(bytes).unwrap_or(&mut [])
 }
 
+/// Elements that are converted together: long enough for vector code, short enough for a Cortex-M stack.
+pub(crate) const CHUNK: usize = 16;
+
 /// The elements of a tensor, read as f32.
 #[derive(Clone, Copy)]
 pub(crate) enum Elements<'a> {
-    F16(&'a [f16]),
+    F16(&'a [half::f16]),
     F32(&'a [f32]),
 }
 
@@ -39,19 +41,23 @@ impl<'a> Elements<'a> {
         }
     }
 
-    /// Element `index` (exact).
+    /// Elements `first`.. into `out` (exact).
     #[inline]
-    pub(crate) fn get(self, index: usize) -> f32 {
+    pub(crate) fn load(self, first: usize, out: &mut [f32]) {
         match self {
-            Self::F16(values) => values[index].to_f32(),
-            Self::F32(values) => values[index],
+            Self::F16(values) => {
+                for (value, half) in out.iter_mut().zip(&values[first..]) {
+                    *value = f16::to_f32(*half);
+                }
+            }
+            Self::F32(values) => out.copy_from_slice(&values[first..first + out.len()]),
         }
     }
 }
 
 /// The elements of a tensor, written as f32.
 pub(crate) enum ElementsMut<'a> {
-    F16(&'a mut [f16]),
+    F16(&'a mut [half::f16]),
     F32(&'a mut [f32]),
 }
 
@@ -70,43 +76,55 @@ impl<'a> ElementsMut<'a> {
         }
     }
 
-    /// Stores `value` rounded to the storage type (nearest, ties to even) and returns what was stored.
+    /// Stores `values` at `first`.., rounded to the storage type (nearest, ties to even), and leaves what was stored in
+    /// `values`.
     #[inline]
-    pub(crate) fn set(&mut self, index: usize, value: f32) -> f32 {
+    pub(crate) fn store(&mut self, first: usize, values: &mut [f32]) {
         match self {
-            Self::F16(values) => {
-                let rounded = f16::from_f32(value);
-                values[index] = rounded;
-                rounded.to_f32()
+            Self::F16(out) => {
+                for (half, value) in out[first..].iter_mut().zip(values) {
+                    *half = f16::from_f32(*value);
+                    *value = f16::to_f32(*half);
+                }
             }
-            Self::F32(values) => {
-                values[index] = value;
-                value
-            }
+            Self::F32(out) => out[first..first + values.len()].copy_from_slice(values),
         }
     }
 }
 
 /// Constants of the blob, little-endian f32 at any alignment.
 #[derive(Clone, Copy)]
-pub(crate) struct Floats<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Floats<'a>(&'a [[u8; 4]]);
 
-impl Floats<'_> {
+impl<'a> Floats<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes.as_chunks().0)
+    }
+
     #[inline]
     pub(crate) fn get(self, index: usize) -> f32 {
-        let at = index * 4;
-        f32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+        f32::from_le_bytes(self.0[index])
+    }
+
+    /// The constants from `first` on.
+    #[inline]
+    pub(crate) fn iter_from(self, first: usize) -> impl Iterator<Item = f32> + use<'a> {
+        self.0[first..].iter().map(|bytes| f32::from_le_bytes(*bytes))
     }
 }
 
 /// Constants of the blob, little-endian f16 at any alignment.
 #[derive(Clone, Copy)]
-pub(crate) struct Halves<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Halves<'a>(&'a [[u8; 2]]);
 
-impl Halves<'_> {
+impl<'a> Halves<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes.as_chunks().0)
+    }
+
     #[inline]
     pub(crate) fn get(self, index: usize) -> f32 {
-        f16::from_le_bytes([self.0[index * 2], self.0[index * 2 + 1]]).to_f32()
+        f16::to_f32(half::f16::from_le_bytes(self.0[index]))
     }
 }
 

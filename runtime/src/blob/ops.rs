@@ -257,6 +257,8 @@ pub struct ConvScratch {
 pub struct AttentionScratch {
     /// f32 pairs (a, b) per channel.
     pub affine: Region,
+    /// f32 \[C\]: the pixel as it is read.
+    pub source: Region,
     /// f32 \[C\].
     pub query: Region,
     /// f32 \[C\].
@@ -297,6 +299,7 @@ impl AttentionOp {
         let mut at = Placer(0);
         AttentionScratch {
             affine: at.place(2 * c, 4),
+            source: at.place(c, 4),
             query: at.place(c, 4),
             mixed: at.place(c, 4),
             scores: at.place(u64::from(pixels), 4),

@@ -9,7 +9,7 @@ use crate::blob::{AttentionOp, AttentionScratch, TensorRecord};
 use crate::kernels;
 use crate::math;
 use crate::quant::quantise;
-use crate::tensor::{Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
+use crate::tensor::{CHUNK, Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
 
 /// Runs the operator; does nothing when the plan is not the validated one.
 pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecord; 3], arena: &mut [u8]) {
@@ -36,13 +36,13 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
     let array = |region| context.model.array(context.header, &op.common, region);
     let projection = |weight, scale, bias| Projection {
         weight: i8s(array(weight)),
-        scale: Floats(array(scale)),
-        bias: Floats(array(bias)),
+        scale: Floats::new(array(scale)),
+        bias: Floats::new(array(bias)),
     };
     let query = projection(data.q_weight, data.q_scale, data.q_bias);
     let proj = projection(data.proj_weight, data.proj_scale, data.proj_bias);
     let sums = f32s(if in_place { out_sums } else { src_sums });
-    affine(op.norm, [sums, &[]], pixels, Floats(array(data.gamma)), Floats(array(data.beta)), work.affine);
+    affine(op.norm, [sums, &[]], pixels, Floats::new(array(data.gamma)), Floats::new(array(data.beta)), work.affine);
 
     let kv = Elements::new(kv_bytes, kv.dtype);
     let src = Elements::new(src_bytes, src.dtype);
@@ -52,25 +52,23 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
     let limit = f32::from(op.qmax);
     for pixel in 0..pixels {
         let first = pixel * channels;
-        for (c, q) in work.row.iter_mut().enumerate() {
-            let x = if in_place { out.as_elements() } else { src }.get(first + c);
-            let normed = x * work.affine[2 * c] + work.affine[2 * c + 1];
-            *q = quantise(normed, op.inv_scale_in, limit);
+        if in_place { out.as_elements() } else { src }.load(first, work.source);
+        for ((q, x), [a, b]) in work.row.iter_mut().zip(work.source.iter()).zip(work.affine.as_chunks().0) {
+            *q = quantise(x * a + b, op.inv_scale_in, limit);
         }
         kernels::linear(work.row, query.weight, work.acc);
-        for (c, q) in work.query.iter_mut().enumerate() {
-            *q = query.finish(work.acc[c], c);
-        }
+        query.finish(work.acc, work.query);
         mix(&mut work, kv, usize::from(op.heads));
         for (q, y) in work.row.iter_mut().zip(work.mixed.iter()) {
             *q = quantise(*y, op.inv_scale_proj, limit);
         }
         kernels::linear(work.row, proj.weight, work.acc);
-        for c in 0..channels {
-            let x = if in_place { out.as_elements() } else { src }.get(first + c);
-            let stored = out.set(first + c, proj.finish(work.acc[c], c) + x);
-            statistics.add(c, stored);
+        proj.finish(work.acc, work.mixed);
+        for (y, x) in work.mixed.iter_mut().zip(work.source.iter()) {
+            *y += x;
         }
+        out.store(first, work.mixed);
+        statistics.add(0, work.mixed);
     }
 }
 
@@ -82,14 +80,18 @@ struct Projection<'a> {
 }
 
 impl Projection<'_> {
-    fn finish(&self, sum: i32, channel: usize) -> f32 {
-        sum as f32 * self.scale.get(channel) + self.bias.get(channel)
+    fn finish(&self, sums: &[i32], out: &mut [f32]) {
+        let constants = self.scale.iter_from(0).zip(self.bias.iter_from(0));
+        for ((value, sum), (scale, bias)) in out.iter_mut().zip(sums).zip(constants) {
+            *value = *sum as f32 * scale + bias;
+        }
     }
 }
 
 /// The working arrays of the scratch.
 struct Work<'s> {
     affine: &'s mut [f32],
+    source: &'s mut [f32],
     query: &'s mut [f32],
     mixed: &'s mut [f32],
     scores: &'s mut [f32],
@@ -99,10 +101,13 @@ struct Work<'s> {
 
 impl<'s> Work<'s> {
     fn new(scratch: &'s mut [u8], layout: &AttentionScratch) -> Option<Self> {
-        let [affine, query, mixed, scores, acc, row] =
-            split(scratch, [layout.affine, layout.query, layout.mixed, layout.scores, layout.acc, layout.row])?;
+        let [affine, source, query, mixed, scores, acc, row] = split(
+            scratch,
+            [layout.affine, layout.source, layout.query, layout.mixed, layout.scores, layout.acc, layout.row],
+        )?;
         Some(Self {
             affine: f32s_mut(affine),
+            source: f32s_mut(source),
             query: f32s_mut(query),
             mixed: f32s_mut(mixed),
             scores: f32s_mut(scores),
@@ -112,20 +117,18 @@ impl<'s> Work<'s> {
     }
 }
 
-/// mixed = softmax(query·kᵀ)·v, head by head, everything in f32 and in index order.
+/// mixed = softmax(query·kᵀ)·v, head by head, everything in f32; sums of scores as in [`math::dot`], the others in index
+/// order. Keys and values are converted [`CHUNK`] elements at a time.
 fn mix(work: &mut Work<'_>, kv: Elements<'_>, heads: usize) {
     let channels = work.query.len();
     let dim = channels / heads;
     for head in 0..heads {
         let first = head * dim;
+        let query = &work.query[first..first + dim];
         let mut largest = f32::MIN;
         for (j, score) in work.scores.iter_mut().enumerate() {
-            let mut sum = 0.0f32;
-            for d in 0..dim {
-                sum += work.query[first + d] * kv.get(j * 2 * channels + first + d);
-            }
-            *score = sum;
-            largest = if sum > largest { sum } else { largest };
+            *score = score_of(query, kv, j * 2 * channels + first);
+            largest = if *score > largest { *score } else { largest };
         }
         let mixed = &mut work.mixed[first..first + dim];
         mixed.fill(0.0);
@@ -133,12 +136,29 @@ fn mix(work: &mut Work<'_>, kv: Elements<'_>, heads: usize) {
         for (j, score) in work.scores.iter().enumerate() {
             let weight = math::exp(*score - largest);
             total += weight;
-            for (d, y) in mixed.iter_mut().enumerate() {
-                *y += weight * kv.get(j * 2 * channels + channels + first + d);
+            let values = j * 2 * channels + channels + first;
+            for (i, mixed) in mixed.chunks_mut(CHUNK).enumerate() {
+                let mut buffer = [0.0; CHUNK];
+                kv.load(values + i * CHUNK, &mut buffer[..mixed.len()]);
+                for (y, v) in mixed.iter_mut().zip(&buffer) {
+                    *y += weight * v;
+                }
             }
         }
         for y in mixed {
             *y /= total;
         }
     }
+}
+
+/// query · k, chunk by chunk: Σ over chunks, in order, of [`math::dot`] of a chunk.
+fn score_of(query: &[f32], kv: Elements<'_>, key: usize) -> f32 {
+    let mut score = 0.0f32;
+    for (i, query) in query.chunks(CHUNK).enumerate() {
+        let mut buffer = [0.0; CHUNK];
+        let key_chunk = &mut buffer[..query.len()];
+        kv.load(key + i * CHUNK, key_chunk);
+        score += math::dot(query, key_chunk);
+    }
+    score
 }

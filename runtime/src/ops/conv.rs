@@ -6,12 +6,11 @@
 
 use super::Context;
 use super::norm::{Statistics, affine};
-use super::time_embed::dot;
 use crate::blob::{BLOCK_PIXELS, ConvData, ConvOp, ConvScratch, Region, TensorRecord};
 use crate::kernels::{self, Taps};
 use crate::math;
 use crate::quant::quantise;
-use crate::tensor::{Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
+use crate::tensor::{CHUNK, Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
 
 /// The tensor records of the operands.
 #[derive(Clone, Copy)]
@@ -78,7 +77,7 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
             },
         ];
         let pixels = usize::from(a.height) * usize::from(a.width);
-        let (gamma, beta) = (Floats(array(data.gamma)), Floats(array(data.beta)));
+        let (gamma, beta) = (Floats::new(array(data.gamma)), Floats::new(array(data.beta)));
         affine(norm, sums, pixels, gamma, beta, buffers.affine);
     }
     total_bias(&array, &data, f32s(time_bytes), buffers.bias);
@@ -96,7 +95,7 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
         out: ElementsMut::new(out_bytes, out.dtype),
         sums: Statistics(f32s_mut(out_sums)),
         residual: residual.map(|record| source(op.residual, residual_bytes, record)),
-        scale: Floats(array(data.scale)),
+        scale: Floats::new(array(data.scale)),
         cout,
     };
     store.sums.clear();
@@ -141,12 +140,12 @@ impl<'s> Buffers<'s> {
 
 /// bias\[o\] + (Σ time_weight\[o\]\[e\] · time\[e\]) · time_scale\[o\].
 fn total_bias<'m>(array: &impl Fn(Region) -> &'m [u8], data: &ConvData, time: &[f32], out: &mut [f32]) {
-    let (bias, scale) = (Floats(array(data.bias)), Floats(array(data.time_scale)));
+    let (bias, scale) = (Floats::new(array(data.bias)), Floats::new(array(data.time_scale)));
     let weight = i8s(array(data.time_weight));
     for (o, total) in out.iter_mut().enumerate() {
         *total = bias.get(o);
         if !time.is_empty() {
-            *total += dot(time, &weight[o * time.len()..][..time.len()]) * scale.get(o);
+            *total += math::dot(time, &weight[o * time.len()..][..time.len()]) * scale.get(o);
         }
     }
 }
@@ -223,17 +222,26 @@ impl RowLoader<'_> {
         }
     }
 
+    /// One pixel of one source: load, norm, SiLU, quantise, in short passes that the compiler turns into vector code.
     fn load_pixel(&self, source: Elements<'_>, from: usize, affine: &[f32], inv_scale: f32, pixel: &mut [i16]) {
         let limit = f32::from(self.op.qmax);
-        for (c, q) in pixel.iter_mut().enumerate() {
-            let mut value = source.get(from + c);
+        for (i, chunk) in pixel.chunks_mut(CHUNK).enumerate() {
+            let mut buffer = [0.0; CHUNK];
+            let values = &mut buffer[..chunk.len()];
+            source.load(from + i * CHUNK, values);
             if self.op.norm.is_some() {
-                value = value * affine[2 * c] + affine[2 * c + 1];
+                for (value, [a, b]) in values.iter_mut().zip(affine[2 * i * CHUNK..].as_chunks().0) {
+                    *value = *value * a + b;
+                }
             }
             if self.op.silu {
-                value = math::silu(value);
+                for value in values.iter_mut() {
+                    *value = math::silu(*value);
+                }
             }
-            *q = quantise(value, inv_scale, limit);
+            for (q, value) in chunk.iter_mut().zip(values) {
+                *q = quantise(*value, inv_scale, limit);
+            }
         }
     }
 }
@@ -250,18 +258,32 @@ struct Store<'a> {
 impl Store<'_> {
     /// Elements `first`.. of the output, `pixels` pixels of it: (sum · scale + bias) + residual.
     fn block(&mut self, first: usize, pixels: usize, acc: &[i32], bias: &[f32]) {
-        for p in 0..pixels {
-            for o in 0..self.cout {
-                let index = first + p * self.cout + o;
-                let mut value = acc[p * self.cout + o] as f32 * self.scale.get(o) + bias[o];
-                match self.residual {
-                    None => {}
-                    Some(Source::Own(elements)) => value += elements.get(index),
-                    Some(Source::Output) => value += self.out.as_elements().get(index),
+        for (p, acc) in acc.chunks_exact(self.cout).enumerate().take(pixels) {
+            for start in (0..self.cout).step_by(CHUNK) {
+                let mut buffer = [0.0; CHUNK];
+                let values = &mut buffer[..CHUNK.min(self.cout - start)];
+                let constants = self.scale.iter_from(start).zip(&bias[start..]);
+                for ((value, sum), (scale, bias)) in values.iter_mut().zip(&acc[start..]).zip(constants) {
+                    *value = *sum as f32 * scale + bias;
                 }
-                let stored = self.out.set(index, value);
-                self.sums.add(o, stored);
+                let index = first + p * self.cout + start;
+                self.add_residual(index, values);
+                self.out.store(index, values);
+                self.sums.add(start, values);
             }
+        }
+    }
+
+    fn add_residual(&self, index: usize, values: &mut [f32]) {
+        let residual = match self.residual {
+            None => return,
+            Some(Source::Own(elements)) => elements,
+            Some(Source::Output) => self.out.as_elements(),
+        };
+        let mut buffer = [0.0; CHUNK];
+        residual.load(index, &mut buffer[..values.len()]);
+        for (value, residual) in values.iter_mut().zip(&buffer) {
+            *value += residual;
         }
     }
 }

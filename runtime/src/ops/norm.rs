@@ -12,10 +12,11 @@ impl Statistics<'_> {
         self.0.fill(0.0);
     }
 
-    /// Adds one element; does nothing for a tensor without statistics.
+    /// Adds one element of each of the channels `first`..; does nothing for a tensor without statistics.
     #[inline]
-    pub(super) fn add(&mut self, channel: usize, value: f32) {
-        if let Some([sum, squares]) = self.0.get_mut(2 * channel..2 * channel + 2) {
+    pub(super) fn add(&mut self, first: usize, values: &[f32]) {
+        let pairs = self.0.get_mut(2 * first..).unwrap_or(&mut []);
+        for ([sum, squares], value) in pairs.as_chunks_mut().0.iter_mut().zip(values) {
             *sum += value;
             *squares += value * value;
         }
@@ -73,15 +74,15 @@ mod tests {
         let (mut a, mut b) = (std::vec![0.0; 2 * channels_a], std::vec![0.0; 2 * channels_b]);
         for (i, &v) in x.iter().enumerate() {
             match (i % channels).checked_sub(channels_a) {
-                None => Statistics(&mut a).add(i % channels, v),
-                Some(c) => Statistics(&mut b).add(c, v),
+                None => Statistics(&mut a).add(i % channels, &[v]),
+                Some(c) => Statistics(&mut b).add(c, &[v]),
             }
         }
         let bytes = |f: fn(usize) -> f32| (0..channels).flat_map(|c| f(c).to_le_bytes()).collect::<Vec<u8>>();
         let (gamma, beta) = (bytes(|c| 1.0 + 0.1 * c as f32), bytes(|c| 0.2 * c as f32));
         let mut out = std::vec![0.0; 2 * channels];
         let norm = Norm { groups: 2, eps: 1e-5 };
-        affine(norm, [&a, &b], pixels, Floats(&gamma), Floats(&beta), &mut out);
+        affine(norm, [&a, &b], pixels, Floats::new(&gamma), Floats::new(&beta), &mut out);
         for group in 0..2 {
             let values = || x.iter().enumerate().filter(|(i, _)| i % channels / 3 == group).map(|(_, &v)| f64::from(v));
             let mean = values().sum::<f64>() / (3 * pixels) as f64;

@@ -17,38 +17,29 @@ pub(crate) fn run(context: Context<'_>, op: &TimeEmbedOp, out: Region, arena: &m
     let array = |region| context.model.array(context.header, &op.common, region);
 
     let half = embedding.len() / 2;
-    let freqs = Floats(array(data.freqs));
+    let freqs = Floats::new(array(data.freqs));
     for k in 0..half {
         let (sin, cos) = math::sin_cos(context.timestep * freqs.get(k));
         embedding[k] = cos;
         embedding[half + k] = sin;
     }
-    dense(embedding, array(data.weight_1), Floats(array(data.scale_1)), Floats(array(data.bias_1)), hidden);
+    dense(embedding, array(data.weight_1), Floats::new(array(data.scale_1)), Floats::new(array(data.bias_1)), hidden);
     for h in hidden.iter_mut() {
         *h = math::silu(*h);
     }
-    dense(hidden, array(data.weight_2), Floats(array(data.scale_2)), Floats(array(data.bias_2)), out);
+    dense(hidden, array(data.weight_2), Floats::new(array(data.scale_2)), Floats::new(array(data.bias_2)), out);
     let classes = array(data.class_embedding);
     for (e, value) in out.iter_mut().enumerate() {
         if !classes.is_empty() {
-            *value += Halves(classes).get(usize::from(context.class) * time_dim + e);
+            *value += Halves::new(classes).get(usize::from(context.class) * time_dim + e);
         }
         *value = math::silu(*value);
     }
 }
 
-/// out\[o\] = (Σ w\[o\]\[i\] · x\[i\]) · scale\[o\] + bias\[o\], summed in index order.
+/// out\[o\] = (Σ w\[o\]\[i\] · x\[i\]) · scale\[o\] + bias\[o\], summed as in [`math::dot`].
 fn dense(x: &[f32], weight: &[u8], scale: Floats<'_>, bias: Floats<'_>, out: &mut [f32]) {
     for (o, value) in out.iter_mut().enumerate() {
-        *value = dot(x, i8s(&weight[o * x.len()..][..x.len()])) * scale.get(o) + bias.get(o);
+        *value = math::dot(x, i8s(&weight[o * x.len()..][..x.len()])) * scale.get(o) + bias.get(o);
     }
-}
-
-/// Σ x\[i\] · w\[i\] in f32, in index order.
-pub(super) fn dot(x: &[f32], weight: &[i8]) -> f32 {
-    let mut sum = 0.0f32;
-    for (&x, &w) in x.iter().zip(weight) {
-        sum += x * f32::from(w);
-    }
-    sum
 }
