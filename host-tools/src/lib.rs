@@ -9,7 +9,9 @@ pub mod eval;
 pub mod export;
 pub mod files;
 pub mod float;
+pub mod inspect;
 pub mod picture;
+pub mod recipe;
 pub mod sampling;
 #[cfg(feature = "train")]
 pub mod train;

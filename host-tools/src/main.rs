@@ -1,2 +1,7 @@
 //! The `picodream` command: a thin shell over the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    picodream_tools::cli::run()
+}

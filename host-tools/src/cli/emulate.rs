@@ -1,0 +1,137 @@
+//! `picodream emulate`: draw on an emulated Cortex-M.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::output::Output;
+use super::sample::SamplerName;
+use super::shipped::{ModelFiles, class_names};
+use crate::data::class_index;
+use crate::emulate::{Class, EmulateOptions, EmulateReport, EmulatedImage, Form, Sampler, emulate};
+use crate::picture::Picture;
+
+/// Draw images on an emulated microcontroller, and bring back what it took.
+///
+/// Builds the firmware around the blob, runs it under QEMU (which must be installed), and saves the images that the board
+/// hands back: their CRCs equal those of `picodream sample` with the same options. Instructions are counted by QEMU; they
+/// are not cycles.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  picodream emulate fashion-16 --machine mps2-an386 --steps 20 --count 2
+  picodream emulate faces-16 --machine mps2-an385 --steps 4 --out on-an-m3
+
+Machines: mps2-an386 (Cortex-M4F), mps2-an385 (Cortex-M3: no FPU, no DSP).")]
+pub struct EmulateArgs {
+    /// Path of a blob, or the name of a shipped model.
+    model: String,
+    /// The machine, as QEMU names it.
+    #[arg(long, default_value = "mps2-an386")]
+    machine: String,
+    /// Denoising steps, 1 to the model's number of timesteps.
+    #[arg(long, default_value_t = 20)]
+    steps: u16,
+    /// Seed of the first image.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Number of images.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    count: u32,
+    /// A class by number or name, or `none` for the null class [default: seed mod classes].
+    #[arg(long)]
+    class: Option<String>,
+    /// Classifier-free guidance scale; 1 is none.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    guidance: f32,
+    /// Update rule of a denoising step.
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
+    sampler: SamplerName,
+    /// Share of ancestral noise in DDIM, 0 (deterministic) to 1.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    eta: f32,
+    /// Read the blob into RAM at run time instead of building it into flash: one firmware for all blobs.
+    #[arg(long)]
+    loaded: bool,
+    /// Folder of the PNGs.
+    #[arg(long, value_name = "FOLDER", default_value = "emulated")]
+    out: PathBuf,
+}
+
+/// Runs the verb.
+pub fn run(args: &EmulateArgs, output: &Output) -> Result<()> {
+    let files = ModelFiles::find(&args.model)?;
+    let model = files.model()?;
+    let class = match args.class.as_deref() {
+        None => Class::BySeed,
+        Some("none") => Class::Null,
+        Some(text) => Class::One(class_index(&class_names(&model)?, text)?),
+    };
+    let header = model.header().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let options = EmulateOptions {
+        machine: args.machine.clone(),
+        steps: args.steps,
+        seed: args.seed,
+        count: args.count,
+        class,
+        guidance: args.guidance,
+        sampler: match args.sampler {
+            SamplerName::Ddim => Sampler::Ddim(args.eta),
+            SamplerName::Ddpm => Sampler::Ddpm,
+        },
+        form: if args.loaded { Form::Loaded } else { Form::BuiltIn },
+        out: Some(args.out.clone()),
+        ..EmulateOptions::default()
+    };
+    let report = emulate(&files.path, &options)?;
+    let shape = (header.width.into(), header.height.into(), header.channels.into());
+    let picture = |image: &EmulatedImage| Picture::from_samples(shape.0, shape.1, shape.2, &image.pixels);
+    output.pictures(&report.images.iter().map(picture).collect::<Vec<_>>())?;
+    tell(&report, output)?;
+    output.object(&object(&report))
+}
+
+fn object(report: &EmulateReport) -> serde_json::Value {
+    let image = |image: &EmulatedImage| {
+        json!({
+            "seed": image.seed, "class": image.class, "crc32": format!("{:08x}", image.crc32), "file": image.file,
+        })
+    };
+    json!({
+        "machine": report.machine,
+        "core": report.core,
+        "model": report.model,
+        "backend": report.backend,
+        "blob_crc32": format!("{:08x}", report.blob_crc32),
+        "blob_bytes": report.blob_bytes,
+        "code_bytes": report.code_bytes,
+        "flash_bytes": report.flash_bytes,
+        "arena_bytes": report.arena_bytes,
+        "stack_peak_bytes": report.stack_peak_bytes,
+        "instructions_per_step": report.instructions_per_step,
+        "seconds": report.seconds,
+        "images": report.images.iter().map(image).collect::<Vec<_>>(),
+    })
+}
+
+fn tell(report: &EmulateReport, output: &Output) -> Result<()> {
+    output.line(format_args!("{} ({}), kernels: {}", report.machine, report.core, report.backend))?;
+    output.line(format_args!("model           {}, CRC-32 {:08x}", report.model, report.blob_crc32))?;
+    output.line(format_args!(
+        "flash           {} bytes: blob {}, code {}",
+        report.flash_bytes, report.blob_bytes, report.code_bytes
+    ))?;
+    let ram = u64::from(report.arena_bytes) + u64::from(report.stack_peak_bytes);
+    output.line(format_args!(
+        "RAM             {ram} bytes: arena {}, stack at most {}",
+        report.arena_bytes, report.stack_peak_bytes
+    ))?;
+    output.line(format_args!("per step        {} instructions", report.instructions_per_step))?;
+    for image in &report.images {
+        let file = image.file.as_ref().map_or(String::new(), |file| file.display().to_string());
+        output.line(format_args!("seed {} crc32 {:08x} {file}", image.seed, image.crc32))?;
+    }
+    output.line(format_args!("{} images in {:.1} s of emulation", report.images.len(), report.seconds))
+}

@@ -1,0 +1,61 @@
+//! `picodream export`: from a checkpoint to a blob.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use serde_json::json;
+
+use super::output::Output;
+use crate::checkpoint::Checkpoint;
+use crate::export::{ExportOptions, ExportReport, Exported, export};
+use crate::files;
+
+/// Quantise a checkpoint and pack it into one blob for the microcontroller.
+///
+/// Static scales are chosen on real sampling trajectories, weights become int8 per output channel, the network becomes an
+/// operator list, the arena is planned, and everything is packed into one file. The same checkpoint gives the same bytes.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  picodream export my-faces.safetensors
+  picodream export models/fashion-16.safetensors --out fashion-16.pdm")]
+pub struct ExportArgs {
+    /// The checkpoint; its config NAME.json lies beside it.
+    #[arg(value_name = "CHECKPOINT.safetensors")]
+    checkpoint: PathBuf,
+    /// The blob to write [default: the checkpoint's name with .pdm].
+    #[arg(long, value_name = "FILE.pdm")]
+    out: Option<PathBuf>,
+}
+
+/// Runs the verb.
+pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
+    let out = args.out.clone().unwrap_or_else(|| args.checkpoint.with_extension("pdm"));
+    ensure!(out != args.checkpoint, "--out is the checkpoint itself: {}", out.display());
+    let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let spinner = output.spinner("calibrating and quantising");
+    let Exported { bytes, report } = export(&checkpoint, &ExportOptions::default())?;
+    spinner.finish_and_clear();
+    files::write_atomic(&out, &bytes)?;
+    let ExportReport {
+        name,
+        blob_bytes,
+        crc32,
+        arena_bytes,
+        arena_lower_bound_bytes,
+        peak_op,
+        op_count,
+        macs_per_step,
+    } = report;
+    let crc32 = format!("{crc32:08x}");
+    output.line(format_args!(
+        "{}: {name}, {blob_bytes} bytes, CRC-32 {crc32}\narena {arena_bytes} bytes (lower bound {arena_lower_bound_bytes}, peak at {peak_op}), {op_count} operators, {macs_per_step} MACs per step",
+        out.display()
+    ))?;
+    output.object(&json!({
+        "file": out, "name": name, "blob_bytes": blob_bytes, "crc32": crc32, "arena_bytes": arena_bytes,
+        "arena_lower_bound_bytes": arena_lower_bound_bytes, "peak_op": peak_op, "op_count": op_count,
+        "macs_per_step": macs_per_step,
+    }))
+}

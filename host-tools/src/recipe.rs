@@ -1,0 +1,131 @@
+//! What `train` is asked to train: a config file as it is, or a default recipe for a data set or folder of pictures.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::config::{
+    DataConfig, ImageConfig, ModelConfig, PredictionType, ScheduleConfig, TimestepDensity, TrainConfig, UNetConfig,
+};
+use crate::data::{self, Source};
+use crate::files;
+
+/// What the command line changes in a recipe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Optimiser steps.
+    pub steps: Option<usize>,
+    /// Seed.
+    pub seed: Option<u64>,
+    /// Width and height; only for data without a config of its own.
+    pub size: Option<usize>,
+    /// Grey images; only for data without a config of its own.
+    pub grey: bool,
+}
+
+/// The config that `source` means: the path of a `.json`, a shipped model or built-in set, or data of one's own.
+///
+/// Reads a folder or IDX file once for its classes. Fails when there is no such thing, or when the config is not valid.
+pub fn recipe(source: &str, overrides: &Overrides) -> Result<ModelConfig> {
+    let shipped = shipped_config(source);
+    let from_file = shipped.is_some() || source.ends_with(".json");
+    ensure!(
+        !from_file || (overrides.size.is_none() && !overrides.grey),
+        "--size and --grey are for a folder or IDX file; {source} has a config, which says the image's shape"
+    );
+    let mut config = match shipped {
+        Some(path) => read(&path)?,
+        None if source.ends_with(".json") => read(Path::new(source))?,
+        None => default_recipe(source, overrides)?,
+    };
+    if let Some(steps) = overrides.steps {
+        config.train.steps = steps;
+    }
+    if let Some(seed) = overrides.seed {
+        config.train.seed = seed;
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+/// The config of a shipped model, by its name or that of its data.
+fn shipped_config(source: &str) -> Option<std::path::PathBuf> {
+    let name = match source {
+        "fashion" => "fashion-16",
+        "faces" => "faces-16",
+        "fashion-16" | "faces-16" | "fashion-16-eps" => source,
+        _ => return None,
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name).with_extension("json");
+    path.is_file().then_some(path)
+}
+
+fn read(path: &Path) -> Result<ModelConfig> {
+    let json = files::read(path)?;
+    serde_json::from_slice(&json).with_context(|| format!("{} is not a model config", path.display()))
+}
+
+/// v-prediction on a cosine schedule with the shipped models' network.
+fn default_recipe(source: &str, overrides: &Overrides) -> Result<ModelConfig> {
+    let kind = Source::parse(source)?;
+    let size = overrides.size.unwrap_or(16);
+    let grey = overrides.grey || matches!(kind, Source::Fashion | Source::FashionMini | Source::Idx(_));
+    let image = ImageConfig { width: size, height: size, channels: if grey { 1 } else { 3 } };
+    let class_names = data::load_train(source, image)?.class_names;
+    let licence = "unknown: say it in data.licence of the config".to_owned();
+    Ok(ModelConfig {
+        name: model_name(source, size),
+        licence: "unknown: say it in licence of the config".to_owned(),
+        image,
+        unet: UNetConfig::default(),
+        prediction_type: PredictionType::VPrediction,
+        schedule: ScheduleConfig::Cosine { num_train_timesteps: 1000, s: 0.008 },
+        data: DataConfig { source: source.to_owned(), mean: 0.5, std: 0.5, licence, class_names },
+        train: TrainConfig {
+            steps: 20_000,
+            batch_size: 64,
+            learning_rate: 1e-3,
+            warmup_steps: 500,
+            weight_decay: 0.0,
+            clip_norm: 1.0,
+            ema_decay: 0.999,
+            label_dropout: 0.1,
+            timestep_density: TimestepDensity::Uniform,
+            seed: 1,
+        },
+    })
+}
+
+/// The last part of the path in the letters that a name may have, and the size.
+fn model_name(source: &str, size: usize) -> String {
+    let stem = Path::new(source).file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let letters = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+    let stem: String = letters.take(24).collect();
+    format!("{}-{size}", if stem.is_empty() { "model" } else { &stem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_of_allowed_letters() {
+        assert_eq!(model_name("/a/My Pictures (2)", 16), "my-pictures--2--16");
+        assert_eq!(model_name("..", 8), "model-8");
+    }
+
+    #[test]
+    fn data_in_the_repository_gives_a_valid_config() {
+        let config =
+            recipe("fashion-mini", &Overrides { steps: Some(7), seed: Some(3), ..Overrides::default() }).unwrap();
+        assert_eq!((config.train.steps, config.train.seed, config.image.channels), (7, 3, 1));
+        assert_eq!(config.num_classes(), 10);
+    }
+
+    #[test]
+    fn what_is_absent_or_wrong_is_named() {
+        let error = |source: &str| format!("{:#}", recipe(source, &Overrides::default()).unwrap_err());
+        assert!(error("no-such.json").contains("cannot read no-such.json"));
+        assert!(error("no-such-folder").contains("no-such-folder"));
+    }
+}
