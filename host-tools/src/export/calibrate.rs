@@ -44,7 +44,9 @@ pub struct BranchStats {
 }
 
 impl BranchStats {
-    fn new(channels: usize) -> Self {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(channels: usize) -> Self {
         Self {
             absmax: 0.0,
             range: 2f32.powi(-20),

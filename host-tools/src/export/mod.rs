@@ -79,3 +79,91 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     };
     Ok(Exported { bytes, report })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ImageConfig, UNetConfig};
+    use crate::diff::{DiffOptions, diff};
+    use crate::float::random;
+    use picodream::Model;
+    use picodream::blob::Op;
+
+    const IMAGE: ImageConfig = ImageConfig { width: 8, height: 8, channels: 3 };
+
+    fn unet() -> UNetConfig {
+        let unet = UNetConfig { block_out_channels: vec![8, 16, 16], layers_per_block: 2, ..UNetConfig::default() };
+        UNetConfig { attention_levels: vec![false, true, false], attention_heads: 2, norm_num_groups: 4, ..unet }
+    }
+
+    fn quick(rules: Rules) -> ExportOptions {
+        let trajectories = Trajectories { images: 3, steps: vec![4], guidance: vec![1.0], first_seed: 1 << 32 };
+        ExportOptions { trajectories, rules }
+    }
+
+    #[test]
+    fn every_lowered_op_computes_what_the_graph_says() {
+        // With 13-bit inputs only the weights' rounding is left; a wrong layout, scale or operand would give 20 dB or less.
+        let rules = Rules { qmax_sample: 4095, qmax_raw: 4095, qmax: 4095, ..Rules::default() };
+        for classes in [0, 3] {
+            let checkpoint = random::checkpoint(random::config(IMAGE, unet(), classes), 3);
+            let mut options = quick(rules.clone());
+            // The very trajectories that are compared, so that nothing clips.
+            options.trajectories.first_seed = 0;
+            let exported = export(&checkpoint, &options).unwrap();
+            let model = Model::parse(&exported.bytes).unwrap();
+            let options = DiffOptions { steps: 4, count: 2, ..DiffOptions::default() };
+            let report = diff(&model, &checkpoint, &options).unwrap();
+            assert!(report.ops.iter().all(|op| op.local_sqnr_db > 32.0), "{:#?}", report.ops);
+        }
+    }
+
+    #[test]
+    fn the_same_checkpoint_gives_the_same_bytes() {
+        let checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
+        let one = export(&checkpoint, &quick(Rules::default())).unwrap();
+        assert_eq!(one, export(&checkpoint, &quick(Rules::default())).unwrap());
+        assert_eq!(one.report.blob_bytes, one.bytes.len());
+        assert!(f64::from(one.report.arena_bytes) <= 1.15 * f64::from(one.report.arena_lower_bound_bytes));
+    }
+
+    #[test]
+    fn outputs_take_over_what_dies() {
+        let checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
+        let exported = export(&checkpoint, &quick(Rules::default())).unwrap();
+        let model = Model::parse(&exported.bytes).unwrap();
+        let header = model.header().unwrap();
+        let ops: Vec<(&str, Op)> = model.ops(&header).map(|op| (model.text(&header, op.common().name), op)).collect();
+        let find = |name: &str| &ops.iter().find(|(n, _)| *n == name).unwrap().1;
+        let Op::Conv(second) = find("mid_block.resnets.1.conv2") else { panic!("a convolution") };
+        assert_eq!(second.residual, Some(second.common.out), "the residual dies where it is added");
+        let Op::Conv(shortcut) = find("up_blocks.0.resnets.0.conv_shortcut") else { panic!("a convolution") };
+        assert_eq!(shortcut.common.out, shortcut.src_a, "16 + 16 → 16 channels: the first source dies");
+        let Op::Attention(attention) = find("mid_block.attentions.0") else { panic!("attention") };
+        assert_eq!(attention.common.out, attention.src);
+        let Op::Conv(kept) = find("down_blocks.0.resnets.1.conv2") else { panic!("a convolution") };
+        assert_ne!(kept.residual, Some(kept.common.out), "the residual is a skip and lives on");
+    }
+
+    #[test]
+    fn bad_input_is_one_clear_sentence() {
+        let good = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
+        let error = |spoil: fn(&mut Checkpoint)| {
+            let mut checkpoint = good.clone();
+            spoil(&mut checkpoint);
+            format!("{:#}", export(&checkpoint, &quick(Rules::default())).unwrap_err())
+        };
+        let missing = error(|c| drop(c.tensors.remove("conv_out.bias")));
+        assert_eq!(missing, "checkpoint: the tensor conv_out.bias is missing");
+        let nan = error(|c| c.tensors.get_mut("conv_in.weight").unwrap().data[0] = f32::NAN);
+        assert!(nan.contains("samples are not finite"), "{nan}");
+        let name = error(|c| c.config.data.class_names[1] = "a\nb".into());
+        assert!(name.contains("class name \"a\\nb\" holds a line break"), "{name}");
+        let long = error(|c| c.config.licence = "x".repeat(70_000));
+        assert!(long.contains("more than 65535 bytes"), "{long}");
+        let config = error(|c| c.config.image.width = 7);
+        assert!(config.contains("image.width is 7"), "{config}");
+        let shape = error(|c| c.tensors.get_mut("mid_block.resnets.0.conv1.weight").unwrap().data.truncate(9));
+        assert!(shape.contains("mid_block.resnets.0.conv1.weight has 9 values"), "{shape}");
+    }
+}

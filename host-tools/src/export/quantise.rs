@@ -146,3 +146,108 @@ fn correct_bias(bias: &mut [f32], rows: &QuantRows, weight: &[f32], scales: &[f3
         *bias -= (0..cols).map(shift).sum::<f64>() as f32;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use picodream::rng::NoiseStream;
+
+    fn gaussian(seed: u64, len: usize) -> Vec<f32> {
+        let mut values = vec![0.0; len];
+        NoiseStream::new(seed, 0).fill_gaussian(&mut values);
+        values
+    }
+
+    fn stats(values: &[f32], channels: usize) -> BranchStats {
+        let mut stats = BranchStats::new(channels);
+        stats.add(values);
+        stats
+    }
+
+    #[test]
+    fn weights_on_the_grid_come_back_exactly() {
+        let ints: Vec<i8> = (0..60).map(|i| if i % 20 == 0 { -127 } else { (i * 37 % 255 - 127) as i8 }).collect();
+        let weight: Vec<f32> = ints.iter().enumerate().map(|(i, &q)| f32::from(q) * [0.5, 0.01, 3.0][i / 20]).collect();
+        let rows = quantise_rows(&weight, 20, &[]);
+        assert_eq!(rows.weight, ints);
+        assert!(rows.scale.iter().zip([0.5, 0.01, 3.0]).all(|(s, want)| (s / want - 1.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn rounding_errs_by_half_a_step_at_most_and_zero_rows_stay_zero() {
+        let mut weight = gaussian(3, 200);
+        weight[100..].fill(0.0);
+        let rows = quantise_rows(&weight, 100, &[]);
+        for (i, (&w, &q)) in weight.iter().zip(&rows.weight).enumerate() {
+            assert!((w - f32::from(q) * rows.scale[i / 100]).abs() <= 0.5001 * rows.scale[i / 100]);
+        }
+        assert!(rows.weight[100..].iter().all(|&q| q == 0) && rows.scale[1] == 1.0);
+    }
+
+    #[test]
+    fn searched_scales_are_never_worse_by_their_own_measure() {
+        let (weight, importance) = (gaussian(4, 64 * 8), gaussian(5, 64).iter().map(|x| x * x).collect::<Vec<_>>());
+        let error = |rows: &QuantRows| -> Vec<f64> {
+            let row = |o: usize| {
+                let term = |i: usize| {
+                    let w = weight[o * 64 + i] - f32::from(rows.weight[o * 64 + i]) * rows.scale[o];
+                    f64::from(w * w * importance[i])
+                };
+                (0..64).map(term).sum()
+            };
+            (0..8).map(row).collect()
+        };
+        let (plain, searched) = (quantise_rows(&weight, 64, &[]), quantise_rows(&weight, 64, &importance));
+        assert!(error(&searched).iter().zip(error(&plain)).all(|(s, p)| *s <= p * 1.000_001));
+    }
+
+    #[test]
+    fn one_sum_serves_two_branches_of_different_size() {
+        // Branch b is a hundred times smaller than a: with one scale its 8 bits would be gone.
+        let (a, b) = (gaussian(6, 4000), gaussian(7, 4000).iter().map(|x| 0.01 * x).collect::<Vec<_>>());
+        let weight: Vec<f32> =
+            gaussian(8, 6 * 8).iter().enumerate().map(|(i, w)| w * [1.0, 100.0][i % 8 / 4]).collect();
+        let rules = Rules { correct_bias: false, ..Rules::default() };
+        let product = quantise_product(&weight, &[0.0; 6], [4, 4], &[stats(&a, 4), stats(&b, 4)], 127, &rules);
+        let (mut signal, mut error) = (0.0, 0.0);
+        for (a, b) in a.chunks(4).zip(b.chunks(4)) {
+            let x = [a, b].concat();
+            let q: Vec<i32> =
+                (0..8).map(|i| picodream::quant::quantise(x[i], product.inv_scale[i / 4], 127.0).into()).collect();
+            for o in 0..6 {
+                let want: f32 = (0..8).map(|i| weight[o * 8 + i] * x[i]).sum();
+                let sum: i32 = (0..8).map(|i| i32::from(product.rows.weight[o * 8 + i]) * q[i]).sum();
+                signal += want * want;
+                error += (want - sum as f32 * product.rows.scale[o]).powi(2);
+            }
+        }
+        let db = 10.0 * (signal / error).log10();
+        assert!(db > 35.0, "{db}");
+    }
+
+    #[test]
+    fn bias_correction_removes_the_mean_error() {
+        let x: Vec<f32> = gaussian(9, 4000).iter().map(|x| x + 3.0).collect();
+        let weight = gaussian(10, 5 * 4);
+        let mean_error = |correct_bias| {
+            let rules = Rules { correct_bias, ..Rules::default() };
+            let stats = [stats(&x, 4), BranchStats::new(0)];
+            let product = quantise_product(&weight, &[0.0; 5], [4, 0], &stats, 127, &rules);
+            let means = stats[0].means();
+            let error = |o: usize| {
+                let got =
+                    |i: usize| f32::from(product.rows.weight[o * 4 + i]) * product.rows.scale[o] * product.inv_scale[0];
+                let shift: f32 = (0..4).map(|i| (got(i) - weight[o * 4 + i]) * means[i]).sum();
+                (shift + product.bias[o]).abs()
+            };
+            (0..5).map(error).fold(0.0, f32::max)
+        };
+        assert!(mean_error(true) < 1e-5 && mean_error(false) > 1e-3, "{} {}", mean_error(true), mean_error(false));
+    }
+
+    #[test]
+    fn a_dead_branch_has_a_finite_scale() {
+        assert_eq!(inverse_scale(&stats(&[0.0; 8], 4), 127, true), 1.0);
+        assert_eq!(inverse_scale(&stats(&[0.5, -2.0], 1), 127, false), 63.5);
+    }
+}

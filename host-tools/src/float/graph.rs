@@ -422,6 +422,11 @@ impl Builder<'_> {
     fn data(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         let tensor = self.checkpoint.tensors.get(name);
         let tensor = tensor.with_context(|| format!("checkpoint: the tensor {name} is missing"))?;
+        let (shape, len) = (&tensor.shape, tensor.data.len());
+        ensure!(
+            len == shape.iter().product::<usize>(),
+            "checkpoint: {name} has {len} values, which is not its shape {shape:?}"
+        );
         Ok((tensor.shape.clone(), tensor.data.clone()))
     }
 
