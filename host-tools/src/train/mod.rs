@@ -1,1 +1,23 @@
-//! train (stub, replaced by its owner).
+//! Training with candle: operators, network, noising, optimiser, and the loop that ties them together.
+//!
+//! Everything random is a function of (seed, purpose, number), and gradients are summed over shards of fixed size in a fixed
+//! order: the same recipe gives the same file, with any number of threads, interrupted or not.
+
+pub mod batch;
+pub mod classifier;
+pub mod ops;
+pub mod optimizer;
+pub mod sample;
+pub mod trainer;
+pub mod unet;
+
+pub use trainer::{TrainOptions, TrainReport, train};
+
+/// First noise stream of the initial weights (one per tensor).
+pub(crate) const STREAM_INIT: u64 = 1 << 40;
+/// First noise stream of the order of the data (one per epoch).
+pub(crate) const STREAM_SHUFFLE: u64 = 2 << 40;
+/// First noise stream of the training steps (one per step: timesteps, dropped labels, noise).
+pub(crate) const STREAM_STEP: u64 = 3 << 40;
+/// First noise stream of the sample sheets (one per image).
+pub(crate) const STREAM_SHEET: u64 = 4 << 40;
