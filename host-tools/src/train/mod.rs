@@ -5,9 +5,12 @@
 
 pub mod batch;
 pub mod classifier;
+pub mod host;
 pub mod ops;
 pub mod optimizer;
 pub mod sample;
+#[cfg(test)]
+mod tests;
 pub mod trainer;
 pub mod unet;
 

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -56,6 +56,7 @@ pub struct TrainReport {
 /// Trains the network of `config` on `data` and writes the averaged weights to `options.out`.
 pub fn train(config: &ModelConfig, data: &Dataset, options: &TrainOptions) -> Result<TrainReport> {
     check(config, data, options)?;
+    super::host::prepare();
     let layout = FlatLayout::new(config);
     let state_path = options.out.with_extension("train.safetensors");
     let mut state = if options.resume {
@@ -116,8 +117,9 @@ fn check(config: &ModelConfig, data: &Dataset, options: &TrainOptions) -> Result
             data.labels.len(),
             data.len()
         );
-        let unknown = data.labels.iter().find(|label| usize::from(**label) >= classes);
-        ensure!(unknown.is_none(), "the data has label {unknown:?}, but the config has {classes} classes");
+        if let Some(unknown) = data.labels.iter().find(|label| usize::from(**label) >= classes) {
+            bail!("the data has label {unknown}, but the config has {classes} classes");
+        }
     }
     Ok(())
 }

@@ -263,7 +263,10 @@ fn backward_weight<S: Simd>(simd: S, s: Sizes, x: &[f32], dy: &[f32], dw: &mut [
         kernel::correlate_weights(simd, walk, if plain { image } else { &padded }, dy, all, &mut sums);
         let bias_sums = &mut bias_sums[if s.bias_rows == 1 { 0 } else { b } * all..][..all];
         for (v, sum) in bias_sums.iter_mut().enumerate() {
-            let total = dy.iter().skip(v).step_by(all).fold(zero, |total, d| simd.add_f32s(total, *d));
+            let mut total = zero;
+            for pixel in dy.chunks_exact(all) {
+                total = simd.add_f32s(total, pixel[v]);
+            }
             *sum = simd.add_f32s(*sum, total);
         }
     }
