@@ -36,8 +36,17 @@ pub fn build(machine: &Machine, form: Form, model: &Path) -> Result<Vec<u8>> {
     let lock = File::create(target_dir.join(".emulate.lock")).context("cannot create the firmware's lock file")?;
     lock.lock().context("cannot lock the firmware's build folder")?;
     let model = model.canonicalize().with_context(|| format!("cannot read {}", model.display()))?;
+    let elf = target_dir.join(machine.target).join("release").join(form.binary());
+    if !elf.exists() {
+        eprintln!("building the firmware for {}: about a minute, once", machine.target);
+    }
     cargo(machine, form, &folder, &target_dir, &model)?;
-    files::read(&target_dir.join(machine.target).join("release").join(form.binary()))
+    files::read(&elf)
+}
+
+/// Whether there is a `core` for the machine's target, installed or to be built.
+pub fn check_target(machine: &Machine) -> Result<()> {
+    run(cargo_for(machine, "--check", &repository()?.join("firmware")), machine)
 }
 
 /// The checkout that this program was built from: the firmware's sources are there.
@@ -52,23 +61,26 @@ fn repository() -> Result<PathBuf> {
 }
 
 fn cargo(machine: &Machine, form: Form, folder: &Path, target_dir: &Path, model: &Path) -> Result<()> {
-    eprintln!("building the firmware for {} (a minute the first time)", machine.target);
-    let output = Command::new("bash")
-        .arg("../scripts/cargo-for")
-        .args([machine.target, "build", "--quiet", "--release", "-p", "picodream-qemu", "--bin"])
-        .arg(form.binary())
-        .current_dir(folder)
-        .env("CARGO_TARGET_DIR", target_dir)
-        .env("PICODREAM_MODEL", model)
-        // Settings for the computer's own builds are not for the chip.
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("CARGO_BUILD_TARGET")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .context("cannot run bash, which starts cargo for the chip (scripts/cargo-for)")?;
+    let mut command = cargo_for(machine, "build", folder);
+    command.args(["--quiet", "--release", "-p", "picodream-qemu", "--bin", form.binary()]);
+    command.env("CARGO_TARGET_DIR", target_dir).env("PICODREAM_MODEL", model);
+    run(command, machine)
+}
+
+/// `scripts/cargo-for`, to be run in the firmware's folder.
+fn cargo_for(machine: &Machine, verb: &str, folder: &Path) -> Command {
+    let mut command = Command::new("bash");
+    command.arg("../scripts/cargo-for").args([machine.target, verb]).current_dir(folder);
+    // Settings for the computer's own builds are not for the chip.
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+fn run(mut command: Command, machine: &Machine) -> Result<()> {
+    let output = command.output().context("cannot run bash, which starts cargo for the chip (scripts/cargo-for)")?;
     if output.status.success() {
         return Ok(());
     }

@@ -143,7 +143,7 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
     let started = Instant::now();
     let run = qemu::run(machine, &elf, &blob, &request(options), options.patience)?;
     let seconds = started.elapsed().as_secs_f64();
-    let report = Report::read(&run.report).with_context(|| format!("the board said: {}", run.ending))?;
+    let report = Report::read(&run.report)?;
 
     let flash = flash::flash_bytes(&elf)?;
     let blob_bytes = blob.len() as u64;
@@ -166,6 +166,15 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
         elf,
         log: run.log,
     })
+}
+
+/// Whether firmware for `machine` can be built and run here.
+///
+/// # Errors
+/// What is missing and how to get it, in one sentence.
+pub fn check_ready(machine: &Machine) -> Result<()> {
+    qemu::check_installed()?;
+    firmware::check_target(machine)
 }
 
 /// A checksum as 8 hexadecimal digits.

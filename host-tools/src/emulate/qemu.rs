@@ -58,8 +58,6 @@ pub struct Run {
     pub report: Vec<u8>,
     /// The frames of its log.
     pub log: Vec<u8>,
-    /// How it ended, in words.
-    pub ending: String,
 }
 
 /// Runs `elf` until it ends, or until it has done no step for `patience`.
@@ -91,8 +89,7 @@ pub fn run(machine: &Machine, elf: &[u8], blob: &[u8], request: &Request, patien
         steps_done(&report),
         errors.trim()
     );
-    let ending = status.to_string();
-    Ok(Run { report, log: files::read(&folder.path("log.bin"))?, ending })
+    Ok(Run { report, log: files::read(&folder.path("log.bin"))? })
 }
 
 fn wait(mut child: Child, report: &Path, steps: u64, patience: Duration) -> Result<ExitStatus> {
