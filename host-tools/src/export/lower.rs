@@ -123,7 +123,9 @@ impl Lowerer<'_> {
     fn qmax(&self, op: &Conv) -> u16 {
         if op.src_a == self.graph.sample {
             self.rules.qmax_sample
-        } else if op.norm.is_none() && !op.silu {
+        } else if op.silu {
+            self.rules.qmax_silu
+        } else if op.norm.is_none() {
             self.rules.qmax_raw
         } else {
             self.rules.qmax

@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn every_lowered_op_computes_what_the_graph_says() {
         // With 13-bit inputs only the weights' rounding is left; a wrong layout, scale or operand would give 20 dB or less.
-        let rules = Rules { qmax_sample: 4095, qmax_raw: 4095, qmax: 4095, ..Rules::default() };
+        let rules = Rules { qmax_sample: 4095, qmax_raw: 4095, qmax_silu: 4095, qmax: 4095, ..Rules::default() };
         for classes in [0, 3] {
             let checkpoint = random::checkpoint(random::config(IMAGE, unet(), classes), 3);
             let mut options = quick(rules.clone());

@@ -23,18 +23,23 @@ pub struct Rules {
     pub qmax_sample: u16,
     /// `qmax` of convolutions that read the residual stream raw: shortcuts, downsampling, upsampling.
     pub qmax_raw: u16,
-    /// `qmax` of everything else.
+    /// `qmax` of convolutions behind a SiLU. It never goes below −0.28, so 255 is 8 bits and a sign that is hardly used.
+    pub qmax_silu: u16,
+    /// `qmax` of everything else: keys and values, queries, attention outputs.
     pub qmax: u16,
 }
 
 impl Default for Rules {
+    /// Rows are int16 in every kernel, so bits above 8 cost nothing there; wide sums must only stay below 2²³ for packed
+    /// pairs of weights, which is why the raw inputs stop at 10 bits.
     fn default() -> Self {
         Self {
             clip_by_error: true,
             search_weights: true,
             correct_bias: true,
             qmax_sample: 2047,
-            qmax_raw: 127,
+            qmax_raw: 511,
+            qmax_silu: 255,
             qmax: 127,
         }
     }
