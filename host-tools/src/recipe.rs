@@ -48,7 +48,7 @@ pub fn recipe(source: &str, overrides: &Overrides) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// The config of a shipped model, by its name or that of its data.
+/// The recipe of a shipped model, by its name or that of its data.
 fn shipped_config(source: &str) -> Option<std::path::PathBuf> {
     let name = match source {
         "fashion" => "fashion-16",
@@ -56,7 +56,7 @@ fn shipped_config(source: &str) -> Option<std::path::PathBuf> {
         "fashion-16" | "faces-16" | "fashion-16-eps" => source,
         _ => return None,
     };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name).with_extension("json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/recipes").join(name).with_extension("json");
     path.is_file().then_some(path)
 }
 
@@ -65,35 +65,53 @@ fn read(path: &Path) -> Result<ModelConfig> {
     serde_json::from_slice(&json).with_context(|| format!("{} is not a model config", path.display()))
 }
 
-/// v-prediction on a cosine schedule with the shipped models' network.
+/// v-prediction on a cosine schedule with the network and the recipe of the shipped models, data scaled to mean 0 and
+/// standard deviation 1.
 fn default_recipe(source: &str, overrides: &Overrides) -> Result<ModelConfig> {
     let kind = Source::parse(source)?;
     let size = overrides.size.unwrap_or(16);
     let grey = overrides.grey || matches!(kind, Source::Fashion | Source::FashionMini | Source::Idx(_));
     let image = ImageConfig { width: size, height: size, channels: if grey { 1 } else { 3 } };
-    let class_names = data::load_train(source, image)?.class_names;
-    let licence = "unknown: say it in data.licence of the config".to_owned();
+    let data = data::load_train(source, image)?;
+    let (mean, std) = moments(&data.images);
+    let unknown = |field: &str| format!("not stated: set {field} in the config");
     Ok(ModelConfig {
         name: model_name(source, size),
-        licence: "unknown: say it in licence of the config".to_owned(),
+        licence: unknown("licence"),
         image,
         unet: UNetConfig::default(),
         prediction_type: PredictionType::VPrediction,
         schedule: ScheduleConfig::Cosine { num_train_timesteps: 1000, s: 0.008 },
-        data: DataConfig { source: source.to_owned(), mean: 0.5, std: 0.5, licence, class_names },
+        data: DataConfig {
+            source: source.to_owned(),
+            mean,
+            std,
+            licence: unknown("data.licence"),
+            class_names: data.class_names,
+        },
         train: TrainConfig {
-            steps: 20_000,
-            batch_size: 64,
-            learning_rate: 1e-3,
-            warmup_steps: 500,
-            weight_decay: 0.0,
+            steps: 14_000,
+            batch_size: 128,
+            learning_rate: 2e-3,
+            warmup_steps: 200,
+            weight_decay: 0.01,
             clip_norm: 1.0,
             ema_decay: 0.999,
             label_dropout: 0.1,
-            timestep_density: TimestepDensity::Uniform,
+            timestep_density: TimestepDensity::LogNormalSigma { mean: -0.6, std: 1.4 },
             seed: 1,
         },
     })
+}
+
+/// Mean and standard deviation on the 0..1 scale, to three decimals; the deviation at least 0.05, for flat pictures.
+fn moments(pixels: &[u8]) -> (f32, f32) {
+    let n = pixels.len().max(1) as f64;
+    let values = || pixels.iter().map(|&p| f64::from(p) / 255.0);
+    let mean = values().sum::<f64>() / n;
+    let variance = values().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+    let round = |x: f64| ((x * 1000.0).round() / 1000.0) as f32;
+    (round(mean), round(variance.sqrt().max(0.05)))
 }
 
 /// The last part of the path in the letters that a name may have, and the size.
@@ -112,6 +130,12 @@ mod tests {
     fn names_are_made_of_allowed_letters() {
         assert_eq!(model_name("/a/My Pictures (2)", 16), "my-pictures--2--16");
         assert_eq!(model_name("..", 8), "model-8");
+    }
+
+    #[test]
+    fn moments_of_half_black_half_white() {
+        assert_eq!(moments(&[0, 255, 0, 255]), (0.5, 0.5));
+        assert_eq!(moments(&[51; 9]), (0.2, 0.05));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Result, anyhow};
 use picodream::{Config, Ddim, Ddpm, Image, Model, Pipeline, Progress, Sampler};
 
+use crate::config::ImageConfig;
 use crate::float::FloatPipeline;
 
 /// The network that draws.
@@ -15,6 +16,24 @@ pub enum Network<'m> {
     Int8(Model<'m>),
     /// The checkpoint in f32.
     F32(FloatPipeline),
+}
+
+impl Network<'_> {
+    /// Shape of its images.
+    pub fn image(&self) -> Result<ImageConfig> {
+        match self {
+            Self::Int8(model) => {
+                let header = model.header().map_err(|error| anyhow!("{error}"))?;
+                let (width, height, channels) = (header.width.into(), header.height.into(), header.channels.into());
+                Ok(ImageConfig { width, height, channels })
+            }
+            Self::F32(pipeline) => {
+                let image = pipeline.image(&[]);
+                let (width, height, channels) = (image.width().into(), image.height().into(), image.channels().into());
+                Ok(ImageConfig { width, height, channels })
+            }
+        }
+    }
 }
 
 /// The update rule.
@@ -210,7 +229,7 @@ fn draw_f32<S: Sampler>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ImageConfig, UNetConfig};
+    use crate::config::UNetConfig;
     use crate::float::random;
 
     fn network() -> Network<'static> {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use serde_json::json;
 
 use super::output::Output;
 use super::sample::SamplerName;
@@ -90,30 +89,7 @@ pub fn run(args: &EmulateArgs, output: &Output) -> Result<()> {
     let picture = |image: &EmulatedImage| Picture::from_samples(shape.0, shape.1, shape.2, &image.pixels);
     output.pictures(&report.images.iter().map(picture).collect::<Vec<_>>())?;
     tell(&report, output)?;
-    output.object(&object(&report))
-}
-
-fn object(report: &EmulateReport) -> serde_json::Value {
-    let image = |image: &EmulatedImage| {
-        json!({
-            "seed": image.seed, "class": image.class, "crc32": format!("{:08x}", image.crc32), "file": image.file,
-        })
-    };
-    json!({
-        "machine": report.machine,
-        "core": report.core,
-        "model": report.model,
-        "backend": report.backend,
-        "blob_crc32": format!("{:08x}", report.blob_crc32),
-        "blob_bytes": report.blob_bytes,
-        "code_bytes": report.code_bytes,
-        "flash_bytes": report.flash_bytes,
-        "arena_bytes": report.arena_bytes,
-        "stack_peak_bytes": report.stack_peak_bytes,
-        "instructions_per_step": report.instructions_per_step,
-        "seconds": report.seconds,
-        "images": report.images.iter().map(image).collect::<Vec<_>>(),
-    })
+    output.object(&report)
 }
 
 fn tell(report: &EmulateReport, output: &Output) -> Result<()> {

@@ -7,6 +7,7 @@ mod data;
 mod demo;
 mod diff;
 mod emulate;
+mod eval;
 mod export;
 mod inspect;
 mod output;
@@ -68,6 +69,7 @@ enum Verb {
     Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Sample(sample::SampleArgs),
+    Eval(eval::EvalArgs),
     Diff(diff::DiffArgs),
     Emulate(emulate::EmulateArgs),
 }
@@ -98,6 +100,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Verb::Export(args)) => export::run(&args, &output)?,
         Some(Verb::Inspect(args)) => inspect::run(&args, &output)?,
         Some(Verb::Sample(args)) => sample::run(&args, &output)?,
+        Some(Verb::Eval(args)) => eval::run(&args, &output)?,
         Some(Verb::Diff(args)) => diff::run(&args, &output)?,
         Some(Verb::Emulate(args)) => emulate::run(&args, &output)?,
     }

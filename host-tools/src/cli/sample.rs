@@ -163,7 +163,7 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
 }
 
 /// The network with its class names and a name for files.
-fn network(engine: Engine, files: &ModelFiles) -> Result<(Network<'_>, Vec<String>, String)> {
+pub fn network(engine: Engine, files: &ModelFiles) -> Result<(Network<'_>, Vec<String>, String)> {
     match engine {
         Engine::Int8 => {
             let model = files.model()?;
@@ -255,28 +255,44 @@ fn write_single(args: &SampleArgs, path: &Path, drawn: &DrawnImage) -> Result<Pa
     Ok(path.to_owned())
 }
 
+/// Where each image of the sheet goes, and what is written beside it.
 fn layout(args: &SampleArgs, label: &str, names: &[String], drawn: &[DrawnImage], images: Vec<Picture>) -> Sheet {
     let by_class = args.class.as_deref() == Some("all");
+    let class_columns = args.class.is_none() && (2..=12).contains(&names.len()) && drawn.len() >= names.len();
     let columns = match drawn.len() {
         _ if by_class => args.count as usize,
-        n @ 1..=10 => n,
-        n => ((n as f64 * 1.5).sqrt().ceil() as usize).min(40),
+        _ if class_columns => names.len(),
+        n => balanced_columns(n),
+    };
+    let rows = drawn.len().div_ceil(columns);
+    let class = |i: usize| drawn.get(i).and_then(|d| names.get(usize::from(d.request.class?)).cloned());
+    let seed = |i: usize| drawn.get(i).map_or(String::new(), |d| format!("seed {}", d.request.seed));
+    let row_labels = match rows {
+        _ if by_class => (0..rows).map(|row| class(row * columns).unwrap_or_default()).collect(),
+        1 => Vec::new(),
+        _ => (0..rows).map(|row| seed(row * columns)).collect(),
+    };
+    let column_labels = match rows {
+        _ if class_columns => (0..columns).map(|i| class(i).unwrap_or_default()).collect(),
+        1 => (0..columns).map(seed).collect(),
+        _ if by_class => (0..columns).map(seed).collect(),
+        _ => Vec::new(),
     };
     let width = images.first().map_or(1, |p| p.width);
     let scale = args.scale.map_or_else(|| (1400 / (columns * width)).clamp(2, (128 / width).max(2)), usize::from);
-    let class = |i: usize| drawn.get(i).and_then(|d| names.get(usize::from(d.request.class?)).cloned());
-    let seed = |i: usize| drawn.get(i).map_or(String::new(), |d| format!("seed {}", d.request.seed));
-    let rows = drawn.len().div_ceil(columns);
-    let row_labels = match (by_class, rows) {
-        (true, _) => (0..rows).map(|row| class(row * columns).unwrap_or_default()).collect(),
-        (false, 1) => Vec::new(),
-        (false, _) => (0..rows).map(|row| seed(row * columns)).collect(),
-    };
-    let column_labels = if by_class || rows == 1 { (0..columns).map(seed).collect() } else { Vec::new() };
     let sampler = if args.sampler == SamplerName::Ddim { "DDIM" } else { "DDPM" };
     let guidance = if args.guidance == 1.0 { String::new() } else { format!(", guidance {}", args.guidance) };
     let title = format!("{label}, {}, {sampler}-{}{guidance}", args.engine.name(), args.steps);
     Sheet { title, images, columns, row_labels, column_labels, scale }
+}
+
+/// One row up to ten images; above, a grid wider than high, with a full last row where the count allows.
+fn balanced_columns(count: usize) -> usize {
+    if count <= 10 {
+        return count.max(1);
+    }
+    let least = ((count as f64 * 1.5).sqrt().ceil() as usize).min(40);
+    (least..=2 * least).find(|columns| count.is_multiple_of(*columns)).unwrap_or(least)
 }
 
 /// One frame per step, all images beside each other.
@@ -287,7 +303,7 @@ fn trajectory_gif(args: &SampleArgs, names: &[String], drawn: &[DrawnImage]) -> 
         let images = drawn.iter().map(|d| Picture::from_samples(d.width, d.height, d.channels, &d.frames[i])).collect();
         let mut layout = layout(args, "", names, drawn, images);
         layout.title = String::new();
-        layout.column_labels = Vec::new();
+        layout.scale = args.scale.map_or(layout.scale.min(4), usize::from);
         sheet(&layout).0
     };
     let frames: Vec<Picture> = (0..count).map(frame).collect();

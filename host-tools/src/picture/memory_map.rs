@@ -64,6 +64,13 @@ pub fn memory_map_svg(map: &MemoryMap) -> String {
     columns(&mut svg, map);
     axis(&mut svg, map);
     map.tensors.iter().enumerate().for_each(|(i, tensor)| rectangle(&mut svg, map, i, tensor));
+    push(
+        &mut svg,
+        format_args!(
+            "<rect x=\"{:.1}\" y=\"{TOP}\" width=\"{COLUMN}\" height=\"{HEIGHT}\" fill=\"none\" stroke=\"#b00020\" stroke-width=\"2\"/>",
+            x_of(map.peak_op)
+        ),
+    );
     level(&mut svg, map, map.arena_bytes, "arena", "#333", "");
     level(&mut svg, map, map.lower_bound_bytes, "lower bound", "#b00020", " stroke-dasharray=\"6 4\"");
     svg.push_str("</svg>\n");
@@ -144,7 +151,8 @@ fn rectangle(svg: &mut String, map: &MemoryMap, index: usize, tensor: &MapTensor
         ),
     );
     let label = format!("{name} · {}", tensor.bytes);
-    for (text, across, along) in [(label.as_str(), width, height), (name.as_str(), width, height)] {
+    let short = name.rsplit_once("blocks.").map_or(name.as_str(), |(_, short)| short);
+    for (text, across, along) in [&label, &name, short].map(|text| (text, width, height)) {
         if text.chars().count() as f64 * 5.6 + 6.0 <= across && along >= 12.0 {
             let (x, y) = (x + across / 2.0, y + along / 2.0 + 3.5);
             push(

@@ -1,0 +1,344 @@
+//! The real binary, as a person or a script runs it: help, JSON, files, and one sentence for everything that is wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use picodream_tools::config::{ImageConfig, UNetConfig};
+use picodream_tools::export::{ExportOptions, Trajectories, export};
+use picodream_tools::float::random;
+use picodream_tools::picture;
+use serde_json::Value;
+
+const VERBS: [&str; 8] = ["data", "train", "export", "inspect", "sample", "eval", "diff", "emulate"];
+
+/// A folder with an untrained model in it: `tiny.safetensors`, `tiny.json`, `tiny.pdm`; three classes, 8 × 8 × 3.
+fn fixture() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = scratch("fixture");
+        let unet = UNetConfig { block_out_channels: vec![8, 8], ..UNetConfig::default() };
+        let mut config = random::config(ImageConfig { width: 8, height: 8, channels: 3 }, unet, 3);
+        config.name = "tiny".into();
+        let checkpoint = random::checkpoint(config, 5);
+        checkpoint.save(&folder.join("tiny.safetensors")).unwrap();
+        let trajectories = Trajectories { images: 4, steps: vec![4], ..Trajectories::default() };
+        let blob = export(&checkpoint, &ExportOptions { trajectories, ..ExportOptions::default() }).unwrap().bytes;
+        fs::write(folder.join("tiny.pdm"), blob).unwrap();
+        folder
+    })
+}
+
+/// An empty folder of this test run.
+fn scratch(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{name}"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A copy of the fixture that a test may damage.
+fn copy(name: &str) -> PathBuf {
+    let folder = scratch(name);
+    for file in ["tiny.safetensors", "tiny.json", "tiny.pdm"] {
+        fs::copy(fixture().join(file), folder.join(file)).unwrap();
+    }
+    folder
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_picodream")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+/// Runs with `--json` and returns the one object.
+fn json(folder: &Path, arguments: &[&str]) -> Value {
+    let output = run(folder, &[arguments, &["--json"]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(value.is_object());
+    value
+}
+
+/// Runs, and expects exit code `code`, nothing on stdout, one `error:` line with all of `parts`, and no new file.
+fn refused(folder: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
+    let before = listing(folder);
+    let output = run(folder, arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
+    assert!(stderr.starts_with("error: ") && stderr.trim_end().lines().count() == 1, "{arguments:?}: {stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{arguments:?}: '{part}' is not in: {stderr}");
+    }
+    assert_eq!(listing(folder), before, "{arguments:?} left something behind");
+}
+
+fn listing(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_verb_has_help_with_examples() {
+    for verb in VERBS {
+        let output = run(fixture(), &[verb, "--help"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains("Examples:") && text.contains("--json"), "{verb}: {text}");
+        assert!(text.contains(&format!("picodream {verb}")), "{verb}");
+    }
+    let text = String::from_utf8(run(fixture(), &["--help"]).stdout).unwrap();
+    assert!(VERBS.iter().all(|verb| text.contains(verb)));
+}
+
+#[test]
+fn inspect_has_the_keys_that_are_relied_on() {
+    let folder = copy("inspect");
+    let value = json(&folder, &["inspect", "tiny.pdm", "--svg", "map.svg"]);
+    assert_eq!(value["name"], "tiny");
+    assert_eq!(value["blob_bytes"], fs::read(folder.join("tiny.pdm")).unwrap().len());
+    assert_eq!(value["crc32"].as_str().unwrap().len(), 8);
+    assert!(value["arena_bytes"].as_u64().unwrap() >= value["arena_lower_bound_bytes"].as_u64().unwrap());
+    assert_eq!(value["image"], serde_json::json!({ "width": 8, "height": 8, "channels": 3 }));
+    let ops = value["ops"].as_array().unwrap();
+    let macs: u64 = ops.iter().map(|op| op["macs"].as_u64().unwrap()).sum();
+    assert_eq!(value["macs_per_step"], macs);
+    assert!(ops.iter().all(|op| op["name"].is_string() && op["kind"].is_string()));
+    let lower_bound = ops.iter().map(|op| op["live_bytes"].as_u64().unwrap()).max().unwrap();
+    assert_eq!(value["arena_lower_bound_bytes"], lower_bound);
+    assert!(fs::read_to_string(folder.join("map.svg")).unwrap().contains("(peak)"));
+}
+
+#[test]
+fn a_folder_gets_single_images_whose_bytes_have_the_crc() {
+    let folder = copy("singles");
+    let value = json(&folder, &["sample", "tiny.pdm", "--steps", "3", "--seed", "5", "--count", "4", "--out", "drawn"]);
+    assert_eq!((&value["engine"], value["images"].as_array().unwrap().len()), (&"int8".into(), 4));
+    assert!(value["seconds"].as_f64().unwrap() >= 0.0);
+    for (i, image) in value["images"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(image["seed"], 5 + i);
+        assert_eq!(image["class"], (5 + i) % 3);
+        let decoded = picture::decode(&fs::read(folder.join(image["file"].as_str().unwrap())).unwrap()).unwrap();
+        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&decoded.rgb);
+        assert_eq!(image["crc32"], format!("{crc:08x}"));
+    }
+}
+
+#[test]
+fn engines_threads_and_sheets() {
+    let folder = copy("sheets");
+    let arguments =
+        |threads| vec!["sample", "tiny.pdm", "--steps", "2", "--count", "3", "--class", "all", "--threads", threads];
+    let one = json(&folder, &[arguments("1"), vec!["--out", "one.png", "--trajectory", "way.gif"]].concat());
+    let many = json(&folder, &[arguments("5"), vec!["--out", "many.png"]].concat());
+    assert_eq!(one["images"].as_array().unwrap().len(), 9);
+    for i in 0..9 {
+        assert_eq!(one["images"][i]["crc32"], many["images"][i]["crc32"]);
+    }
+    assert_eq!(fs::read(folder.join("one.png")).unwrap(), fs::read(folder.join("many.png")).unwrap());
+    assert!(fs::read(folder.join("way.gif")).unwrap().starts_with(b"GIF89a"));
+    for extra in [&["--engine", "f32"][..], &["--sampler", "ddpm"], &["--guidance", "2.5", "--class", "class 1"]] {
+        let value = json(&folder, &[&["sample", "tiny.pdm", "--steps", "2"], extra].concat());
+        assert_eq!(value["images"][0]["file"], "tiny.png");
+    }
+}
+
+#[test]
+fn text_goes_to_stdout_and_previews_only_when_asked() {
+    let folder = copy("preview");
+    let plain = run(&folder, &["sample", "tiny.pdm", "--steps", "1"]);
+    assert!(plain.status.success() && !plain.stdout.contains(&0x1b));
+    assert!(String::from_utf8(plain.stdout).unwrap().contains("crc32"));
+    let shown = run(&folder, &["sample", "tiny.pdm", "--steps", "1", "--preview"]);
+    assert!(String::from_utf8(shown.stdout).unwrap().contains('\u{2580}'));
+}
+
+#[test]
+fn export_and_diff_work_end_to_end() {
+    let folder = copy("export");
+    let value = json(&folder, &["export", "tiny.safetensors", "--out", "again.pdm"]);
+    assert_eq!(json(&folder, &["inspect", "again.pdm"])["crc32"], value["crc32"]);
+    fs::copy(folder.join("again.pdm"), folder.join("tiny.pdm")).unwrap();
+    let value = json(&folder, &["diff", "tiny.pdm", "--steps", "4", "--count", "2"]);
+    assert_eq!(value["steps"].as_array().unwrap().len(), 4);
+    for step in value["steps"].as_array().unwrap() {
+        assert!(step["timestep"].is_u64() && step["x0_sqnr_db"].is_f64() && step["output_sqnr_db"].is_f64());
+    }
+    assert!(value["image_psnr_db"]["mean"].is_f64() && value["image_psnr_db"]["min"].is_f64());
+    let worst_first: Vec<f64> =
+        value["ops"].as_array().unwrap().iter().map(|op| op["sqnr_db"].as_f64().unwrap()).collect();
+    assert!(worst_first.is_sorted());
+}
+
+#[test]
+fn bad_flags_are_one_sentence() {
+    let folder = copy("flags");
+    let sample = |extra: &[&'static str]| [&["sample", "tiny.pdm", "--out", "x.png"], extra].concat();
+    refused(&folder, &sample(&["--steps", "0"]), 1, &["steps is 0", "1..=1000"]);
+    refused(&folder, &sample(&["--steps", "1001"]), 1, &["steps is 1001", "1..=1000"]);
+    refused(&folder, &sample(&["--steps", "many"]), 2, &["many", "--steps"]);
+    refused(&folder, &sample(&["--seed", "-1"]), 2, &["-1"]);
+    refused(&folder, &sample(&["--seed", "18446744073709551615", "--count", "2"]), 1, &["passes 2^64"]);
+    refused(&folder, &sample(&["--count", "0"]), 2, &["--count"]);
+    refused(&folder, &sample(&["--class", "hat"]), 1, &["there is no class 'hat'", "class 0, class 1, class 2"]);
+    refused(&folder, &sample(&["--class", "3"]), 1, &["there is no class '3'", "0..=2"]);
+    refused(&folder, &sample(&["--guidance", "NaN"]), 1, &["guidance is NaN"]);
+    refused(&folder, &sample(&["--guidance", "2", "--class", "none"]), 1, &["guidance is 2", "no class"]);
+    refused(&folder, &sample(&["--eta", "1.5"]), 1, &["eta is 1.5", "0..=1"]);
+    refused(&folder, &sample(&["--engine", "int4"]), 2, &["int4", "int8, f32"]);
+    refused(&folder, &sample(&["--trajectory", "x.mp4"]), 1, &["x.mp4", ".gif"]);
+    refused(&folder, &sample(&["--colour"]), 2, &["--colour"]);
+    refused(&folder, &["sample"], 2, &["<MODEL>"]);
+    refused(&folder, &["paint"], 2, &["paint"]);
+    refused(
+        &folder,
+        &["sample", "fashion-17"],
+        1,
+        &["there is no model 'fashion-17'", "fashion-16, faces-16, fashion-16-eps"],
+    );
+    refused(&folder, &["sample", "tiny.safetensors"], 1, &["is a checkpoint, not a blob", "picodream export"]);
+    refused(&folder, &["sample", "tiny.pdm", "--out", "tiny.pdm/x.png"], 1, &["tiny.pdm"]);
+    refused(&folder, &["emulate", "tiny.pdm", "--machine", "toaster"], 1, &["toaster", "mps2-an386"]);
+    refused(&folder, &["emulate", "tiny.pdm", "--class", "hat"], 1, &["there is no class 'hat'"]);
+    refused(&folder, &["diff", "tiny.pdm", "--steps", "0"], 1, &["steps is 0"]);
+    refused(&folder, &["diff", "tiny.pdm", "--class", "7"], 1, &["there is no class '7'"]);
+}
+
+/// Writes `bytes` as `broken.pdm` and expects every verb that reads a blob to refuse it.
+fn blob_refused(folder: &Path, bytes: &[u8], parts: &[&str]) {
+    fs::write(folder.join("broken.pdm"), bytes).unwrap();
+    for verb in ["inspect", "sample", "diff", "emulate", "eval"] {
+        refused(folder, &[verb, "broken.pdm"], 1, parts);
+    }
+}
+
+#[test]
+fn bad_blobs_are_one_sentence() {
+    let folder = copy("blobs");
+    let blob = fs::read(folder.join("tiny.pdm")).unwrap();
+    blob_refused(&folder, &[], &["broken.pdm is empty"]);
+    blob_refused(&folder, &blob[..blob.len() - 1], &["truncated", "broken.pdm"]);
+    blob_refused(&folder, &blob[..60], &["truncated", "144 bytes needed, 60 given"]);
+    blob_refused(&folder, &[&blob[..], &[0]].concat(), &["trailing bytes"]);
+    blob_refused(&folder, b"not a blob, but rather a text that is long enough to have a header; it goes on and on and on, until there are one hundred and forty-four bytes", &["does not begin with PDRM"]);
+    let with = |at: usize, value: u8| {
+        let mut bytes = blob.clone();
+        bytes[at] ^= value;
+        bytes
+    };
+    blob_refused(&folder, &with(blob.len() / 2, 1), &["damaged: checksum"]);
+    blob_refused(&folder, &with(4, 2), &["format version 3", "reads 1"]);
+    fs::remove_file(folder.join("broken.pdm")).unwrap();
+    for verb in ["inspect", "sample", "diff", "emulate", "eval"] {
+        refused(&folder, &[verb, "absent.pdm"], 1, &["there is no model 'absent.pdm'"]);
+    }
+}
+
+#[test]
+fn bad_checkpoints_are_one_sentence() {
+    let folder = copy("checkpoints");
+    let path = folder.join("tiny.safetensors");
+    let good = fs::read(&path).unwrap();
+    let export = ["export", "tiny.safetensors", "--out", "x.pdm"];
+    let check = |bytes: &[u8], parts: &[&str]| {
+        fs::write(&path, bytes).unwrap();
+        refused(&folder, &export, 1, parts);
+        refused(&folder, &["sample", "tiny.pdm", "--engine", "f32", "--out", "x.png"], 1, parts);
+        refused(&folder, &["diff", "tiny.pdm"], 1, parts);
+    };
+    check(&[], &["tiny.safetensors"]);
+    check(&good[..good.len() - 4], &["tiny.safetensors"]);
+    check(b"\xff\xff\xff\xff\xff\xff\xff\xff", &["tiny.safetensors"]);
+    let mut nan = good.clone();
+    let at = nan.len() - 4;
+    nan[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+    check(&nan, &["tiny.safetensors", "finite"]);
+    let renamed = String::from_utf8_lossy(&good[..2000]).find("conv_in.weight").unwrap();
+    let mut wrong = good.clone();
+    wrong[renamed] = b'x';
+    check(&wrong, &["conv_in.weight"]);
+    fs::remove_file(&path).unwrap();
+    refused(&folder, &export, 1, &["cannot read", "tiny.safetensors"]);
+    refused(&folder, &["diff", "tiny.pdm"], 1, &["needs the checkpoint", "tiny.safetensors"]);
+    fs::write(&path, &good).unwrap();
+    fs::remove_file(folder.join("tiny.json")).unwrap();
+    refused(&folder, &export, 1, &["tiny.json"]);
+}
+
+#[test]
+fn bad_configs_are_one_sentence() {
+    let folder = copy("configs");
+    let path = folder.join("tiny.json");
+    let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let check_text = |text: &str, parts: &[&str]| {
+        fs::write(&path, text).unwrap();
+        refused(&folder, &["export", "tiny.safetensors", "--out", "x.pdm"], 1, parts);
+        refused(&folder, &["train", "tiny.json", "--out", "x.safetensors"], 1, parts);
+    };
+    let check = |change: fn(&mut Value), parts: &[&str]| {
+        let mut value = good.clone();
+        change(&mut value);
+        check_text(&value.to_string(), parts);
+    };
+    check_text("", &["tiny.json is not a model config"]);
+    check_text("{ \"name\":", &["tiny.json is not a model config"]);
+    check(|v| v["version"] = 2.into(), &["unknown field `version`"]);
+    check(|v| v["image"]["channels"] = 2.into(), &["image.channels is 2"]);
+    check(|v| v["image"]["width"] = 7.into(), &["image.width is 7"]);
+    check(|v| v["unet"]["block_out_channels"] = serde_json::json!([8, 12]), &["multiple of norm_num_groups"]);
+    check(|v| v["data"]["std"] = 0.into(), &["data.std"]);
+    check(|v| v["data"]["mean"] = Value::Null, &["null"]);
+    check(|v| v["prediction_type"] = "score".into(), &["score", "epsilon"]);
+    // A valid config of another network: told before anything is trained or exported.
+    let mut wider = good.clone();
+    wider["unet"]["block_out_channels"] = serde_json::json!([16, 8]);
+    fs::write(&path, wider.to_string()).unwrap();
+    refused(
+        &folder,
+        &["export", "tiny.safetensors", "--out", "x.pdm"],
+        1,
+        &["tiny.safetensors does not fit its config"],
+    );
+    refused(&folder, &["train", "absent.json"], 1, &["cannot read absent.json"]);
+    refused(&folder, &["train", "tiny.json", "--size", "16"], 1, &["--size"]);
+    refused(&folder, &["train", "fashion-mini", "--out", "x.pdm"], 1, &["must end in .safetensors"]);
+}
+
+#[test]
+fn bad_data_is_one_sentence() {
+    let folder = scratch("data");
+    refused(&folder, &["data", "absent"], 1, &["there is no data 'absent'", "fashion"]);
+    refused(&folder, &["train", "absent"], 1, &["there is no data 'absent'"]);
+    fs::create_dir(folder.join("empty")).unwrap();
+    refused(&folder, &["data", "empty"], 1, &["empty", "holds no PNG or JPEG"]);
+    fs::create_dir(folder.join("broken")).unwrap();
+    (0..30).for_each(|i| fs::write(folder.join(format!("broken/{i}.png")), b"\x89PNG\r\n\x1a\nno").unwrap());
+    refused(&folder, &["data", "broken"], 1, &["not a readable PNG or JPEG"]);
+    fs::write(folder.join("cut.idx"), b"\0\0\x08\x03\0\0\0\x02\0\0\0\x04\0\0\0\x04 too short").unwrap();
+    refused(&folder, &["data", "cut.idx"], 1, &["cut.idx"]);
+    refused(&folder, &["data", "fashion-mini", "--size", "0"], 2, &["--size"]);
+}
+
+#[test]
+fn data_in_the_repository_needs_no_network() {
+    let folder = scratch("mini");
+    let value = json(&folder, &["data", "fashion-mini"]);
+    assert!(value["train_images"] == 1000 && value["test_images"] == 1000);
+    assert_eq!(value["class_names"].as_array().unwrap().len(), 10);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_picodream"))
+        .args(["inspect", "tiny.pdm"])
+        .current_dir(fixture())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
