@@ -36,7 +36,7 @@ pub struct MemoryMap {
 
 const LEFT: f64 = 76.0;
 const TOP: f64 = 64.0;
-const COLUMN: f64 = 26.0;
+const COLUMN: f64 = 30.0;
 const HEIGHT: f64 = 520.0;
 const NAMES: f64 = 210.0;
 const FILLS: [&str; 8] = ["#8fb8de", "#f2c57c", "#a6d8a8", "#e6a5a1", "#c3b1e1", "#9ad5ca", "#f0b5d0", "#d6cf9a"];
@@ -71,8 +71,8 @@ pub fn memory_map_svg(map: &MemoryMap) -> String {
             x_of(map.peak_op)
         ),
     );
-    level(&mut svg, map, map.arena_bytes, "arena", "#333", "");
-    level(&mut svg, map, map.lower_bound_bytes, "lower bound", "#b00020", " stroke-dasharray=\"6 4\"");
+    level(&mut svg, map, (map.arena_bytes, -3.0), "arena", "#333", "");
+    level(&mut svg, map, (map.lower_bound_bytes, 11.0), "lower bound", "#b00020", " stroke-dasharray=\"6 4\"");
     svg.push_str("</svg>\n");
     svg
 }
@@ -174,13 +174,12 @@ fn rectangle(svg: &mut String, map: &MemoryMap, index: usize, tensor: &MapTensor
     svg.push_str("</g>\n");
 }
 
-/// A line across the drawing with its name and bytes on the right.
-fn level(svg: &mut String, map: &MemoryMap, bytes: usize, name: &str, colour: &str, dash: &str) {
+/// A line across the drawing at `bytes`, with its name and bytes on the right, `shift` below it.
+fn level(svg: &mut String, map: &MemoryMap, (bytes, shift): (usize, f64), name: &str, colour: &str, dash: &str) {
     let (y, right) = (y_of(map, bytes), x_of(map.ops.len()));
     push(svg, format_args!("<path d=\"M{LEFT} {y:.1}H{right:.1}\" stroke=\"{colour}\" stroke-width=\"1.5\"{dash}/>"));
-    // Two levels closer than a line of text would write over each other: the lower one goes below its line.
-    let y = if bytes == map.arena_bytes { y - 3.0 } else { y + 11.0 };
-    push(svg, format_args!("<text x=\"{:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{name} {bytes} B</text>", right + 6.0));
+    let (x, y) = (right + 6.0, y + shift);
+    push(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{name} {bytes} B</text>"));
 }
 
 fn escape(text: &str) -> String {
