@@ -1,15 +1,20 @@
 //! What the network's inputs look like along real sampling trajectories: the data that static scales are chosen from.
 //!
-//! Every op's inputs are recorded after norm and SiLU, per branch: a histogram of |x| for the clip, and per channel the mean
-//! and the mean square for the weights' rounding and the bias correction.
+//! Every op's inputs are recorded after norm and SiLU: per branch a histogram of |x| for the clip, and of some of the passes
+//! the moments of what enters each matrix product, for the rounding of the weights.
 
 use anyhow::{Result, ensure};
 use picodream::Config;
 
-use crate::float::{FloatPipeline, Op, OpTrace};
+use super::moments::InputMoments;
+use crate::float::engine::columns;
+use crate::float::{FloatPipeline, Graph, Op, OpTrace};
 
 /// Bins of a histogram; its range doubles when a larger value comes.
 const BINS: usize = 4096;
+
+/// Moments are taken of every so many passes; no divisor of the step counts, so that all timesteps are seen.
+const MOMENTS_EVERY: usize = 7;
 
 /// Which trajectories to record.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,31 +44,18 @@ pub struct BranchStats {
     range: f32,
     histogram: Vec<u64>,
     count: u64,
-    /// Per channel (Σx, Σx²).
-    sums: Vec<(f64, f64)>,
+}
+
+impl Default for BranchStats {
+    /// Nothing seen yet.
+    fn default() -> Self {
+        Self { absmax: 0.0, range: 2f32.powi(-20), histogram: vec![0; BINS], count: 0 }
+    }
 }
 
 impl BranchStats {
-    /// Nothing seen yet.
-    #[must_use]
-    pub fn new(channels: usize) -> Self {
-        Self {
-            absmax: 0.0,
-            range: 2f32.powi(-20),
-            histogram: vec![0; BINS],
-            count: 0,
-            sums: vec![(0.0, 0.0); channels],
-        }
-    }
-
-    /// Adds pixels of channels.
+    /// Adds values.
     pub fn add(&mut self, values: &[f32]) {
-        for pixel in values.chunks_exact(self.sums.len().max(1)) {
-            for (sum, &x) in self.sums.iter_mut().zip(pixel) {
-                sum.0 += f64::from(x);
-                sum.1 += f64::from(x) * f64::from(x);
-            }
-        }
         let absmax = values.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         self.absmax = self.absmax.max(absmax);
         while self.range < absmax {
@@ -112,30 +104,43 @@ impl BranchStats {
         }
         best.1
     }
+}
 
-    /// Mean per channel.
-    #[must_use]
-    pub fn means(&self) -> Vec<f32> {
-        self.per_channel(|(sum, _)| sum)
+/// What one op reads.
+#[derive(Clone, Debug)]
+pub struct OpStats {
+    /// The two branches of [`OpTrace::inputs`].
+    pub branches: [BranchStats; 2],
+    /// A convolution's product, or an attention's query and projection; empty where there is none.
+    pub products: [InputMoments; 2],
+}
+
+impl OpStats {
+    fn new(op: &Op) -> Self {
+        let cols = match op {
+            Op::TimeEmbed(_) => [0, 0],
+            Op::Conv(op) => [op.weight.len() / op.cout(), 0],
+            Op::Attention(op) => [op.query.inputs(), op.projection.inputs()],
+        };
+        Self { branches: Default::default(), products: cols.map(InputMoments::new) }
     }
 
-    /// Mean square per channel.
-    #[must_use]
-    pub fn mean_squares(&self) -> Vec<f32> {
-        self.per_channel(|(_, squares)| squares)
-    }
-
-    fn per_channel(&self, pick: impl Fn((f64, f64)) -> f64) -> Vec<f32> {
-        let pixels = (self.count as f64 / self.sums.len().max(1) as f64).max(1.0);
-        self.sums.iter().map(|&sums| (pick(sums) / pixels) as f32).collect()
+    fn add(&mut self, graph: &Graph, op: &Op, trace: &OpTrace<'_>, with_moments: bool) {
+        self.branches.iter_mut().zip(trace.inputs).for_each(|(stats, values)| stats.add(values));
+        match op {
+            _ if !with_moments => {}
+            Op::TimeEmbed(_) => {}
+            Op::Conv(op) => self.products[0].add(&columns(graph, op, trace.inputs)),
+            Op::Attention(_) => self.products.iter_mut().zip(trace.inputs).for_each(|(m, rows)| m.add(rows)),
+        }
     }
 }
 
-/// Per op, in order, the two branches of [`OpTrace::inputs`].
+/// Statistics of every op.
 #[derive(Clone, Debug)]
 pub struct Calibration {
-    /// One entry per op.
-    pub ops: Vec<[BranchStats; 2]>,
+    /// One entry per op, in order.
+    pub ops: Vec<OpStats>,
 }
 
 /// Draws the images with the float network and records every op's inputs.
@@ -147,22 +152,12 @@ pub fn calibrate(pipeline: &FloatPipeline, trajectories: &Trajectories) -> Resul
         "calibration needs at least one step count and one guidance scale"
     );
     let graph = pipeline.net().graph();
-    let channels = |branch: usize| {
-        let of = move |op: &Op| match (op, branch) {
-            (Op::TimeEmbed(_), _) => 0,
-            (Op::Conv(op), 0) => graph.tensors[op.src_a].channels,
-            (Op::Conv(op), _) => op.src_b.map_or(0, |b| graph.tensors[b].channels),
-            (Op::Attention(op), _) => graph.tensors[op.x].channels,
-        };
-        graph.ops.iter().map(of)
-    };
-    let mut ops: Vec<[BranchStats; 2]> =
-        channels(0).zip(channels(1)).map(|(a, b)| [BranchStats::new(a), BranchStats::new(b)]).collect();
-    let count = ops.len();
-    let mut index = 0;
+    let mut ops: Vec<OpStats> = graph.ops.iter().map(OpStats::new).collect();
+    let mut calls = 0;
     let mut record = |_: &str, trace: &OpTrace<'_>| {
-        ops[index].iter_mut().zip(trace.inputs).for_each(|(stats, values)| stats.add(values));
-        index = (index + 1) % count;
+        let (pass, index) = (calls / ops.len(), calls % ops.len());
+        ops[index].add(graph, &graph.ops[index], trace, pass % MOMENTS_EVERY == 0);
+        calls += 1;
     };
     for i in 0..*images {
         // Classes and the null class take turns, and so do step counts and guidance, with periods that do not divide each other.
@@ -189,18 +184,8 @@ mod tests {
     use picodream::rng::NoiseStream;
 
     #[test]
-    fn moments_and_absmax_are_those_of_the_values() {
-        let mut stats = BranchStats::new(2);
-        stats.add(&[1.0, -2.0, 3.0, -4.0]);
-        stats.add(&[5.0, -60.0]);
-        assert_eq!(stats.absmax, 60.0);
-        assert_eq!(stats.means(), [3.0, -22.0]);
-        assert_eq!(stats.mean_squares(), [35.0 / 3.0, 3620.0 / 3.0]);
-    }
-
-    #[test]
     fn uniform_data_has_the_textbook_rounding_error_and_no_clipping() {
-        let mut stats = BranchStats::new(1);
+        let mut stats = BranchStats::default();
         let mut stream = NoiseStream::new(1, 0);
         let values: Vec<f32> = (0..400_000).map(|_| 2.0 * stream.next_f32() - 1.0).collect();
         stats.add(&values);
@@ -215,7 +200,7 @@ mod tests {
 
     #[test]
     fn outliers_are_clipped_when_that_costs_less() {
-        let mut stats = BranchStats::new(1);
+        let mut stats = BranchStats::default();
         let mut values = vec![0.0; 100_000];
         NoiseStream::new(1, 0).fill_gaussian(&mut values);
         values[0] = 100.0;
@@ -242,9 +227,13 @@ mod tests {
         let short = Trajectories { images: 3, steps: vec![2], guidance: vec![1.5], ..Trajectories::default() };
         let calibration = calibrate(&pipeline, &short).unwrap();
         for (op, stats) in pipeline.net().graph().ops.iter().zip(&calibration.ops) {
-            for stats in stats.iter().filter(|stats| !stats.sums.is_empty()) {
-                assert!(stats.absmax > 0.0 && stats.count > 0, "{}", op.name());
-            }
+            let branches = match op {
+                Op::TimeEmbed(_) => 0,
+                Op::Conv(op) => 1 + usize::from(op.src_b.is_some()),
+                Op::Attention(_) => 2,
+            };
+            let seen = |stats: &&BranchStats| stats.absmax > 0.0 && stats.count > 0;
+            assert_eq!(stats.branches.iter().filter(seen).count(), branches, "{}", op.name());
         }
         let none = Trajectories { images: 0, ..short };
         assert!(calibrate(&pipeline, &none).unwrap_err().to_string().contains("at least one image"));

@@ -4,11 +4,11 @@ use anyhow::{Result, ensure};
 use half::f16;
 use picodream::blob::{self, AttentionOp, ConvOp, OpCommon, Region, TensorRecord, TimeEmbedOp};
 
-use super::calibrate::{BranchStats, Calibration};
+use super::calibrate::{Calibration, OpStats};
 use super::places::Places;
 use super::plan::{Buffer, Plan, plan};
 use super::quantise::{QuantProduct, Rules, quantise_linear, quantise_product};
-use crate::float::{Attention, Conv, Graph, Norm, Op, TimeEmbed};
+use crate::float::{Attention, Conv, Graph, Linear, Norm, Op, TimeEmbed};
 
 /// A network ready to be packed.
 #[derive(Clone, Debug)]
@@ -132,11 +132,13 @@ impl Lowerer<'_> {
         }
     }
 
-    fn conv(&mut self, op: &Conv, stats: &[BranchStats; 2]) -> ConvOp {
+    fn conv(&mut self, op: &Conv, stats: &OpStats) -> ConvOp {
         let source = &self.graph.tensors[op.src_a];
         let channels = [source.channels, op.src_b.map_or(0, |b| self.graph.tensors[b].channels)];
         let qmax = self.qmax(op);
-        let product = quantise_product(&op.weight, &op.bias, channels, stats, qmax, self.rules);
+        let branches = stats.branches.each_ref();
+        let layer = (&op.weight[..], &op.bias[..]);
+        let product = quantise_product(layer, channels, branches, &stats.products[0], qmax, self.rules);
         let of = &self.places.of;
         let mut record = ConvOp {
             common: OpCommon::default(),
@@ -160,11 +162,12 @@ impl Lowerer<'_> {
         record
     }
 
-    fn attention(&mut self, op: &Attention, stats: &[BranchStats; 2]) -> AttentionOp {
+    fn attention(&mut self, op: &Attention, stats: &OpStats) -> AttentionOp {
         let x = &self.graph.tensors[op.x];
-        let product = |layer: &crate::float::Linear, branch: usize| {
-            let stats = [stats[branch].clone(), stats[branch].clone()];
-            quantise_product(&layer.weight, &layer.bias, [x.channels, 0], &stats, self.rules.qmax, self.rules)
+        let product = |layer: &Linear, branch: usize| {
+            let (branches, moments) = ([&stats.branches[branch]; 2], &stats.products[branch]);
+            let layer = (&layer.weight[..], &layer.bias[..]);
+            quantise_product(layer, [x.channels, 0], branches, moments, self.rules.qmax, self.rules)
         };
         let (query, proj) = (product(&op.query, 0), product(&op.projection, 1));
         let mut record = AttentionOp {

@@ -2,10 +2,12 @@
 
 pub mod calibrate;
 pub mod lower;
+pub mod moments;
 pub mod pack;
 pub mod places;
 pub mod plan;
 pub mod quantise;
+pub mod rounding;
 
 use anyhow::{Context, Result};
 use serde::Serialize;

@@ -200,6 +200,17 @@ fn conv(graph: &Graph, op: &Conv, values: &[Vec<f32>], scratch: &mut Scratch) ->
     out
 }
 
+/// What enters the matrix product of a convolution with these prepared inputs (of its trace): rows per output pixel of
+/// `[ky][kx][channels of a, channels of b]`.
+#[must_use]
+pub fn columns(graph: &Graph, op: &Conv, inputs: [&[f32]; 2]) -> Vec<f32> {
+    let source = &graph.tensors[op.src_a];
+    let channels = [source.channels, op.src_b.map_or(0, |b| graph.tensors[b].channels)];
+    let mut columns = Vec::new();
+    im2col(op, source, inputs, channels, &mut columns);
+    columns
+}
+
 /// Appends `[output pixel][ky][kx][channels of a, channels of b]`, zero outside the image.
 fn im2col(op: &Conv, source: &TensorInfo, sources: [&[f32]; 2], channels: [usize; 2], columns: &mut Vec<f32>) {
     let shift = usize::from(op.upsample);
