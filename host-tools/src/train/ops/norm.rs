@@ -125,7 +125,7 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if self.weight.len() % S::F32_LANES == 0 { self.run(simd) } else { self.run(Scalar) }
+        if self.weight.len().is_multiple_of(S::F32_LANES) { self.run(simd) } else { self.run(Scalar) }
     }
 }
 
@@ -167,7 +167,7 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if self.weight.len() % S::F32_LANES == 0 { self.run(simd) } else { self.run(Scalar) }
+        if self.weight.len().is_multiple_of(S::F32_LANES) { self.run(simd) } else { self.run(Scalar) }
     }
 }
 
