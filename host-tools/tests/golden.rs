@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use anyhow::Context;
 use picodream::Model;
 use picodream_tools::files;
 use picodream_tools::sampling::{Network, Request, Settings, available_threads, default_class, draw};
@@ -41,6 +42,7 @@ fn host_draws_the_golden_images() {
         text.push('\n');
         files::write_atomic(&golden, text.as_bytes()).unwrap();
     }
-    let expected: BTreeMap<String, Vec<String>> = serde_json::from_slice(&files::read(&golden).unwrap()).unwrap();
+    let text = files::read(&golden).context("made by PICODREAM_WRITE_GOLDEN=1, see the top of this file").unwrap();
+    let expected: BTreeMap<String, Vec<String>> = serde_json::from_slice(&text).unwrap();
     assert_eq!(drawn, expected);
 }

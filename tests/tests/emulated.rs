@@ -1,0 +1,242 @@
+//! Same bits: every shipped model draws on emulated Cortex-M4F and Cortex-M3 the golden images that
+//! `host-tools/tests/golden.rs` draws on the host.
+//!
+//! Tests that need QEMU or a chip's target say so and are skipped where these are missing; with
+//! PICODREAM_REQUIRE_EMULATOR=1 that is a failure.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use picodream::{Ddim, Ddpm, Model};
+use picodream_tools::config::{ImageConfig, UNetConfig};
+use picodream_tools::emulate::{Class, EmulateOptions, EmulateReport, Form, MACHINES, Sampler, check_ready, emulate};
+use picodream_tools::export::{ExportOptions, Trajectories, export};
+use picodream_tools::files;
+use picodream_tools::float::random;
+use picodream_tools::sampling::{Network, Request, SamplerChoice, Settings, available_threads, default_class, draw};
+
+const SEEDS: u32 = 8;
+const STEPS: u16 = 2;
+const STACK_LIMIT_BYTES: u32 = 4 << 10;
+const FLASH_LIMIT_BYTES: u64 = 256 << 10;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A folder for this test alone.
+fn scratch(test: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// The shipped blobs, by name.
+fn shipped() -> Vec<(String, PathBuf)> {
+    let folder = root().join("models");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "pdm"));
+    paths.sort();
+    assert!(!paths.is_empty(), "models/ has no blob");
+    paths.into_iter().map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), path)).collect()
+}
+
+/// CRC-32 of the images of seeds 0.. on this machine.
+fn host_crcs(blob: &[u8], settings: &Settings, class: Class) -> Vec<String> {
+    let model = Model::parse(blob).unwrap();
+    let num_classes = model.header().unwrap().num_classes;
+    let request = |seed| Request { seed, class: class.of_seed(seed, num_classes) };
+    let requests: Vec<_> = (0..u64::from(SEEDS)).map(request).collect();
+    let drawn = draw(&Network::Int8(model), settings, &requests, available_threads(), || ()).unwrap();
+    drawn.iter().map(|image| format!("{:08x}", image.crc32)).collect()
+}
+
+/// CRCs by name of model; see `host-tools/tests/golden.rs`.
+fn golden() -> BTreeMap<String, Vec<String>> {
+    serde_json::from_slice(&files::read(&root().join("tests/golden/images.json")).unwrap()).unwrap()
+}
+
+fn crcs(report: &EmulateReport) -> Vec<String> {
+    report.images.iter().map(|image| format!("{:08x}", image.crc32)).collect()
+}
+
+/// Whether a test may emulate; says on the terminal when it may not.
+fn may_emulate(test: &str) -> bool {
+    let Some(error) = MACHINES.iter().find_map(|machine| check_ready(machine).err()) else { return true };
+    assert!(std::env::var_os("PICODREAM_REQUIRE_EMULATOR").is_none(), "{test} must not be skipped: {error}");
+    // Not by println!, which the test harness swallows.
+    let _ = writeln!(std::io::stderr(), "skipped {test}: {error}");
+    false
+}
+
+/// A small untrained network unlike the shipped ones: not square, RGB, three levels, attention with heads everywhere.
+static ODD: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let unet = UNetConfig {
+        block_out_channels: vec![8, 12, 16],
+        layers_per_block: 2,
+        attention_levels: vec![false, true, true],
+        attention_heads: 2,
+        norm_num_groups: 4,
+        time_freq_dim: 8,
+        time_embed_dim: 24,
+        ..UNetConfig::default()
+    };
+    let image = ImageConfig { width: 12, height: 8, channels: 3 };
+    let checkpoint = random::checkpoint(random::config(image, unet, 3), 11);
+    let trajectories = Trajectories { images: 2, steps: vec![3], ..Trajectories::default() };
+    export(&checkpoint, &ExportOptions { trajectories, ..ExportOptions::default() }).unwrap().bytes
+});
+
+fn write_odd(folder: &Path) -> PathBuf {
+    let path = folder.join("odd.pdm");
+    files::write_atomic(&path, &ODD).unwrap();
+    path
+}
+
+#[test]
+fn class_by_seed_is_the_same_rule_for_host_and_board() {
+    for (seed, classes) in [(0, 10), (17, 10), (u64::MAX, 3), (5, 0)] {
+        assert_eq!(Class::BySeed.of_seed(seed, classes), default_class(classes, seed));
+    }
+}
+
+#[test]
+fn boards_draw_the_golden_images() {
+    if !may_emulate("boards_draw_the_golden_images") {
+        return;
+    }
+    let golden = golden();
+    let draw_on = |machine: &str| {
+        for (name, path) in shipped() {
+            let options = EmulateOptions {
+                machine: machine.into(),
+                steps: STEPS,
+                count: SEEDS,
+                form: Form::Loaded,
+                ..EmulateOptions::default()
+            };
+            let report = emulate(&path, &options).unwrap();
+            assert_eq!(crcs(&report), golden[&name], "{name} on {machine}");
+            assert!(report.stack_peak_bytes <= STACK_LIMIT_BYTES, "{name} on {machine}: {report:?}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for machine in &MACHINES {
+            scope.spawn(|| draw_on(machine.name));
+        }
+    });
+}
+
+#[test]
+fn every_sampler_and_operator_has_the_same_bits() {
+    if !may_emulate("every_sampler_and_operator_has_the_same_bits") {
+        return;
+    }
+    let path = write_odd(&scratch("every_sampler"));
+    let ddim = |eta| (Sampler::Ddim(eta), SamplerChoice::Ddim(Ddim { eta }));
+    let ddpm = (Sampler::Ddpm, SamplerChoice::Ddpm(Ddpm::default()));
+    for ((on_board, on_host), class, guidance, clip_sample) in
+        [(ddim(0.0), Class::BySeed, 1.0, true), (ddim(0.5), Class::One(2), 2.5, true), (ddpm, Class::Null, 1.0, false)]
+    {
+        let settings = Settings { steps: 3, guidance, clip_sample, sampler: on_host, ..Settings::default() };
+        let want = host_crcs(&ODD, &settings, class);
+        for machine in &MACHINES {
+            let options = EmulateOptions {
+                machine: machine.name.into(),
+                steps: 3,
+                count: SEEDS,
+                class,
+                guidance,
+                clip_sample,
+                sampler: on_board,
+                form: Form::Loaded,
+                ..EmulateOptions::default()
+            };
+            let report = emulate(&path, &options).unwrap();
+            assert_eq!(crcs(&report), want, "{on_board:?} on {}", machine.name);
+        }
+    }
+}
+
+#[test]
+fn product_fits_the_chip_and_its_log_says_so() {
+    if !may_emulate("product_fits_the_chip_and_its_log_says_so") {
+        return;
+    }
+    let folder = scratch("product");
+    for (name, path) in shipped() {
+        let options = EmulateOptions { steps: 1, seed: 7, out: Some(folder.clone()), ..EmulateOptions::default() };
+        let report = emulate(&path, &options).unwrap();
+        assert_eq!((report.model.as_str(), report.machine), (name.as_str(), "mps2-an386"));
+        assert!(report.flash_bytes <= FLASH_LIMIT_BYTES, "{name}: {} + {}", report.blob_bytes, report.code_bytes);
+        assert!(report.stack_peak_bytes <= STACK_LIMIT_BYTES, "{name}: {} bytes", report.stack_peak_bytes);
+        let blob = files::read(&path).unwrap();
+        let model = Model::parse(&blob).unwrap();
+        assert_eq!(report.arena_bytes as usize, model.arena_bytes());
+        assert_eq!(report.blob_crc32, model.header().unwrap().crc32);
+        let png = files::read(report.images[0].file.as_ref().unwrap()).unwrap();
+        assert!(png.starts_with(b"\x89PNG"));
+
+        let crc32 = report.images[0].crc32;
+        let EmulateReport { blob_crc32, blob_bytes, arena_bytes, backend, instructions_per_step, .. } = &report;
+        let want = format!(
+            "model {name} crc32 {blob_crc32:08x}, {blob_bytes} bytes\n\
+             arena {arena_bytes} bytes, backend {backend}\n\
+             seed 7 crc32 {crc32:08x}, {instructions_per_step} instructions a step\n\
+             stack peak {} bytes\n",
+            report.stack_peak_bytes
+        );
+        assert_eq!(log_of(&report, &folder), want);
+    }
+}
+
+/// The lines of the board's defmt log, as `picodream-log` prints them.
+fn log_of(report: &EmulateReport, folder: &Path) -> String {
+    let (elf, frames) = (folder.join("firmware.elf"), folder.join("frames.bin"));
+    files::write_atomic(&elf, &report.elf).unwrap();
+    files::write_atomic(&frames, &report.log).unwrap();
+    let firmware = root().join("firmware");
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "-p", "picodream-log", "--"])
+        .arg(&elf)
+        .current_dir(&firmware)
+        .env("CARGO_TARGET_DIR", firmware.join("target"))
+        .stdin(Stdio::from(std::fs::File::open(&frames).unwrap()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn board_refuses_what_it_cannot_run() {
+    if !may_emulate("board_refuses_what_it_cannot_run") {
+        return;
+    }
+    let folder = scratch("refused");
+    let path = write_odd(&folder);
+    let needed = Model::parse(&ODD).unwrap().arena_bytes();
+    let base = EmulateOptions { form: Form::Loaded, steps: 1, ..EmulateOptions::default() };
+    let refused = |path: &Path, options: &EmulateOptions| format!("{:#}", emulate(path, options).unwrap_err());
+
+    for machine in &MACHINES {
+        let short = EmulateOptions { arena_short_bytes: 1, machine: machine.name.into(), ..base.clone() };
+        let error = refused(&path, &short);
+        assert!(error.contains(&format!("{needed}")) && error.contains(&format!("{}", needed - 1)), "{error}");
+    }
+    let error = refused(&path, &EmulateOptions { class: Class::One(3), ..base.clone() });
+    assert!(error.contains("class 3"), "{error}");
+    let error = refused(&path, &EmulateOptions { steps: 0, ..base.clone() });
+    assert!(error.contains("steps is 0"), "{error}");
+
+    let flipped = folder.join("flipped.pdm");
+    let mut bytes = ODD.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    files::write_atomic(&flipped, &bytes).unwrap();
+    let error = refused(&flipped, &base);
+    assert!(error.contains("the board refused"), "{error}");
+}
