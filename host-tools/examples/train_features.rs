@@ -10,7 +10,7 @@ struct Args {
     /// fashion or faces.
     source: String,
     /// Optimiser steps of 128 images.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 2000)]
     steps: usize,
     /// Seed of weights, order and noise.
     #[arg(long, default_value_t = 1)]

@@ -7,6 +7,8 @@ pub mod corrupt;
 pub mod eigen;
 pub mod features;
 pub mod frechet;
+#[cfg(test)]
+mod tests;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;

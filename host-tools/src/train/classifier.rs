@@ -166,27 +166,26 @@ impl Learner {
         Ok(op.apply(x, &weight, &bias)?)
     }
 
-    /// pixels [B, H, W, C] → class scores [B, classes] and, with the second head, colours [B, 48].
-    fn forward(&self, x: &Tensor, colours: bool) -> Result<(Tensor, Option<Tensor>)> {
+    /// pixels [B, H, W, C] → features [B, 1, 1, 64].
+    fn features(&self, x: &Tensor) -> Result<Tensor> {
         let down = Conv { stride: 2, ..Conv::PLAIN };
         let x = self.conv("conv_1", x, Conv { input_grad: false, ..Conv::PLAIN })?.relu()?;
         let x = self.conv("conv_2", &x, down)?.relu()?;
         let x = self.conv("conv_3", &x, down)?.relu()?;
         let batch = x.dim(0)?;
-        let features = self.conv("dense", &x.reshape((batch, 1, 1, ()))?, Conv::PLAIN)?;
-        let scores = self.conv("head", &features.relu()?, Conv::PLAIN)?.reshape((batch, ()))?;
-        let second = colours.then(|| anyhow::Ok(self.conv("colours", &features, Conv::PLAIN)?.reshape((batch, ()))?));
-        Ok((scores, second.transpose()?))
+        self.conv("dense", &x.reshape((batch, 1, 1, ()))?, Conv::PLAIN)
     }
 
     /// One AdamW step; gives the loss.
     fn step(&mut self, task: &Task, batch: &Batch, step: usize, steps: usize) -> Result<f64> {
         let ImageConfig { width, height, channels } = task.image;
         let x = Tensor::from_slice(&batch.pixels, (BATCH, height, width, channels), &Device::Cpu)?;
-        let (scores, colours) = self.forward(&x, !task.labelled)?;
+        let features = self.features(&x)?;
+        let scores = self.conv("head", &features.relu()?, Conv::PLAIN)?.reshape((BATCH, ()))?;
         let classes = Tensor::from_slice(&batch.classes, (BATCH, 1), &Device::Cpu)?;
         let mut loss = cross_entropy(&scores, &classes)?;
-        if let Some(colours) = colours {
+        if !task.labelled {
+            let colours = self.conv("colours", &features, Conv::PLAIN)?.reshape((BATCH, ()))?;
             let target = Tensor::from_slice(&batch.colours, colours.shape(), &Device::Cpu)?;
             loss = (loss + ((colours - target)?.sqr()?.mean_all()? * COLOUR_WEIGHT)?)?;
         }
@@ -236,8 +235,8 @@ fn adamw(w: &Tensor, grad: &Tensor, (m, v): &mut (Tensor, Tensor), rate: f64, t:
     Ok(((w.detach() * decay)? - (m_hat / (v_hat.sqrt()? + 1e-8)?)? * rate)?)
 }
 
-/// Scales the features, measures accuracy, reference statistics and floors, and fills the card.
-fn finish(
+/// A card without figures, and the tensors with an empty reference.
+fn unmeasured(
     task: &Task,
     mut tensors: BTreeMap<String, Plain>,
     steps: usize,
@@ -245,7 +244,7 @@ fn finish(
 ) -> Result<(FeatureCard, BTreeMap<String, Plain>)> {
     let name = out.file_stem().and_then(|s| s.to_str()).context("the output needs a file name")?.to_owned();
     let licence = if task.labelled { "MIT (Fashion-MNIST, Zalando SE)" } else { "CC0-1.0 (Pixel Art, DiceBear)" };
-    let mut card = FeatureCard {
+    let card = FeatureCard {
         name,
         source: task.source.clone(),
         image: task.image,
@@ -263,7 +262,19 @@ fn finish(
         seed: task.seed,
         steps,
     };
-    set_reference(&mut tensors, &Gaussian { mean: vec![0.0; FEATURES], covariance: vec![0.0; FEATURES * FEATURES] });
+    let empty = Gaussian { mean: vec![0.0; FEATURES], covariance: vec![0.0; FEATURES * FEATURES] };
+    set_reference(&mut tensors, &empty);
+    Ok((card, tensors))
+}
+
+/// Scales the features, measures accuracy, reference statistics and floors, and fills the card.
+fn finish(
+    task: &Task,
+    tensors: BTreeMap<String, Plain>,
+    steps: usize,
+    out: &Path,
+) -> Result<(FeatureCard, BTreeMap<String, Plain>)> {
+    let (mut card, mut tensors) = unmeasured(task, tensors, steps, out)?;
     let raw = FeatureNet::new(card.clone(), &tensors)?;
     let spread = Gaussian::fit(&raw.features(&task.test.images), FEATURES)?;
     let variance = (0..FEATURES).map(|i| spread.covariance[i * FEATURES + i]).sum::<f64>() / FEATURES as f64;
@@ -332,6 +343,21 @@ mod tests {
         let loss = cross_entropy(&scores, &classes).unwrap().to_scalar::<f32>().unwrap();
         let want = (2.0f32.ln() + (1.0 + 2.0f32.exp()).ln()) / 2.0;
         assert!((loss - want).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_plain_network_agrees_with_the_trained_graph() {
+        let task = Task::new("faces", 1).unwrap();
+        let learner = Learner::new(&task).unwrap();
+        let (card, tensors) = unmeasured(&task, learner.plain().unwrap(), 1, Path::new("toy.safetensors")).unwrap();
+        let images = &task.test.images[..20 * 768];
+        let plain = FeatureNet::new(card, &tensors).unwrap().features(images);
+        let pixels: Vec<f32> = images.iter().map(|&p| scaled(f32::from(p))).collect();
+        let x = Tensor::from_vec(pixels, (20, 16, 16, 3), &Device::Cpu).unwrap();
+        let graph = learner.features(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // The same f32 sums in another order.
+        let largest = plain.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        assert!(largest > 0.1 && plain.iter().zip(&graph).all(|(a, b)| (a - b).abs() < 1e-5 * largest.max(1.0)));
     }
 
     #[test]
