@@ -7,7 +7,7 @@ use picodream::blob::{self, AttentionOp, ConvOp, OpCommon, Region, TensorRecord,
 use super::calibrate::{Calibration, OpStats};
 use super::places::Places;
 use super::plan::{Buffer, Plan, plan};
-use super::quantise::{QuantProduct, Rules, quantise_linear, quantise_product};
+use super::quantise::{QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
 use crate::float::{Attention, Conv, Graph, Linear, Norm, Op, TimeEmbed};
 
 /// A network ready to be packed.
@@ -132,13 +132,23 @@ impl Lowerer<'_> {
         }
     }
 
+    /// Quantises a convolution, with fewer bits for its inputs when its sums would pass [`SUM_LIMIT`].
+    fn product(&self, op: &Conv, channels: [usize; 2], stats: &OpStats) -> (u16, QuantProduct) {
+        let mut qmax = self.qmax(op);
+        loop {
+            let (layer, branches) = ((&op.weight[..], &op.bias[..]), stats.branches.each_ref());
+            let product = quantise_product(layer, channels, branches, &stats.products[0], qmax, self.rules);
+            if product.rows.largest_sum(qmax) < SUM_LIMIT || qmax < 255 {
+                return (qmax, product);
+            }
+            qmax /= 2;
+        }
+    }
+
     fn conv(&mut self, op: &Conv, stats: &OpStats) -> ConvOp {
         let source = &self.graph.tensors[op.src_a];
         let channels = [source.channels, op.src_b.map_or(0, |b| self.graph.tensors[b].channels)];
-        let qmax = self.qmax(op);
-        let branches = stats.branches.each_ref();
-        let layer = (&op.weight[..], &op.bias[..]);
-        let product = quantise_product(layer, channels, branches, &stats.products[0], qmax, self.rules);
+        let (qmax, product) = self.product(op, channels, stats);
         let of = &self.places.of;
         let mut record = ConvOp {
             common: OpCommon::default(),

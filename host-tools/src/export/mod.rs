@@ -121,6 +121,27 @@ mod tests {
     }
 
     #[test]
+    fn sums_stay_within_what_packed_weights_allow() {
+        let checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
+        let exported = export(&checkpoint, &quick(Rules { qmax_silu: 4095, ..Rules::default() })).unwrap();
+        let model = Model::parse(&exported.bytes).unwrap();
+        let header = model.header().unwrap();
+        let tensors: Vec<_> = model.tensors(&header).collect();
+        let mut narrowed = 0;
+        for op in model.ops(&header) {
+            let Op::Conv(op) = op else { continue };
+            let channels = |index: u16| u32::from(tensors[usize::from(index)].channels);
+            let (cin, cout) = (channels(op.src_a) + op.src_b.map_or(0, channels), channels(op.common.out));
+            let weight = model.array(&header, &op.common, op.data_layout(cin, cout, 0).weight);
+            let rows = weight.chunks_exact(weight.len() / cout as usize);
+            let sum = |row: &[u8]| row.iter().map(|&w| i64::from(w.cast_signed().unsigned_abs())).sum::<i64>();
+            assert!(rows.map(sum).max().unwrap() * i64::from(op.qmax) < quantise::SUM_LIMIT);
+            narrowed += usize::from(op.silu && op.qmax < 4095);
+        }
+        assert!(narrowed > 0);
+    }
+
+    #[test]
     fn the_same_checkpoint_gives_the_same_bytes() {
         let checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
         let one = export(&checkpoint, &quick(Rules::default())).unwrap();
