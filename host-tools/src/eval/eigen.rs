@@ -19,9 +19,12 @@ pub fn symmetric_eigen(matrix: &[f64], n: usize) -> Eigen {
     let mut vectors = vec![0.0; n * n];
     (0..n).for_each(|i| vectors[i * n + i] = 1.0);
     for _ in 0..MAX_SWEEPS {
-        let on: f64 = (0..n).map(|i| a[i * n + i].powi(2)).sum();
-        let off: f64 = a.iter().map(|x| x * x).sum::<f64>() - on;
-        if off <= 1e-26 * on || on == 0.0 && off == 0.0 {
+        // Summed apart: their difference from one sum would drown in its rounding.
+        let (mut on, mut off) = (0.0, 0.0);
+        for (k, x) in a.iter().enumerate() {
+            *(if k / n == k % n { &mut on } else { &mut off }) += x * x;
+        }
+        if off <= 1e-28 * on {
             break;
         }
         for p in 0..n {

@@ -37,22 +37,38 @@ fn real_garments_are_told_apart() {
     assert!(report.fd < 2.0 * report.fd_floor, "{report:?}");
 }
 
-#[test]
-fn the_distance_rises_with_every_corruption() {
-    let (net, test) = (faces_net(), load_test("faces", FACE).unwrap());
-    let broken = |family: Corruption, strength: f32| -> Vec<u8> {
-        let one = |i: usize| {
-            let mut stream = NoiseStream::new(i as u64, 0);
-            family.apply(test.image(i), test.image(1000 + i), FACE, strength, &mut stream)
-        };
-        (0..200).flat_map(one).collect()
+/// 120 test faces, of which a `share` is broken with `strength`.
+fn broken_faces(test: &Dataset, family: Corruption, strength: f32, share: f32) -> Vec<u8> {
+    let count = 120;
+    let one = |i: usize| {
+        let strength = if (i as f32) < share * count as f32 { strength } else { 0.0 };
+        family.apply(test.image(i), test.image(1000 + i), FACE, strength, &mut NoiseStream::new(i as u64, 0))
     };
-    let whole = distance(&net, &broken(Corruption::Intact, 1.0));
+    (0..count).flat_map(one).collect()
+}
+
+#[test]
+fn the_distance_rises_with_the_strength_of_a_corruption() {
+    let (net, test) = (faces_net(), load_test("faces", FACE).unwrap());
+    let whole = distance(&net, &broken_faces(&test, Corruption::Intact, 1.0, 1.0));
+    // A half that is wholly another face's has a clean seam, and eyes two rows too low are as wrong as four: these two
+    // are a matter of yes or no, see the next test.
+    let graded = |family: &&Corruption| !matches!(family, Corruption::Halves | Corruption::Moved);
+    for family in Corruption::ALL[1..].iter().filter(graded) {
+        let curve = [0.33, 0.66, 1.0].map(|strength| distance(&net, &broken_faces(&test, *family, strength, 1.0)));
+        println!("{:8} {whole:.2} {curve:.2?}", family.name());
+        assert!(curve.is_sorted() && curve[0] > 3.0 * whole, "{} {whole} {curve:?}", family.name());
+    }
+}
+
+#[test]
+fn the_distance_rises_with_the_share_of_broken_faces() {
+    let (net, test) = (faces_net(), load_test("faces", FACE).unwrap());
+    let whole = distance(&net, &broken_faces(&test, Corruption::Intact, 1.0, 1.0));
     for family in &Corruption::ALL[1..] {
-        let curve = [0.33, 0.66, 1.0].map(|strength| distance(&net, &broken(*family, strength)));
+        let curve = [0.1, 0.4, 1.0].map(|share| distance(&net, &broken_faces(&test, *family, 1.0, share)));
         println!("{:8} {whole:.2} {curve:.2?}", family.name());
         assert!(whole < curve[0] && curve.is_sorted(), "{} {whole} {curve:?}", family.name());
-        assert!(curve[2] > 3.0 * whole, "{} {whole} {curve:?}", family.name());
     }
 }
 
