@@ -192,6 +192,7 @@ fn bad_flags_are_one_sentence() {
     refused(&folder, &sample(&["--colour"]), 2, &["--colour"]);
     refused(&folder, &["sample"], 2, &["<MODEL>"]);
     refused(&folder, &["paint"], 2, &["paint"]);
+    refused(&folder, &["sampel", "tiny.pdm"], 2, &["'sampel'", "a similar subcommand exists: 'sample'"]);
     refused(
         &folder,
         &["sample", "fashion-17"],

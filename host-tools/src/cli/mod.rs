@@ -115,9 +115,10 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.render().to_string();
-    let told = text.split("\n\n").next().unwrap_or_default();
-    let words: Vec<&str> = told.trim_start_matches("error: ").split_whitespace().collect();
-    report(&format!("{} (see --help)", words.join(" ")));
+    let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let told = paragraphs.next().unwrap_or_default();
+    let tip = paragraphs.next().and_then(|p| Some(format!("; {}", p.strip_prefix("tip: ")?))).unwrap_or_default();
+    report(&format!("{}{tip} (see --help)", told.trim_start_matches("error: ")));
     ExitCode::from(2)
 }
 
