@@ -1,15 +1,20 @@
 //! Which model is meant: the name of a shipped model, or the path of a blob or checkpoint.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use picodream::Model;
 
 use crate::checkpoint::Checkpoint;
 use crate::files;
 
-/// Names of the shipped models.
-pub const NAMES: [&str; 3] = ["fashion-16", "faces-16", "fashion-16-eps"];
+/// The shipped models: name and blob, which is part of this program.
+const SHIPPED: [(&str, &[u8]); 3] = [
+    ("fashion-16", include_bytes!("../../../models/fashion-16.pdm")),
+    ("faces-16", include_bytes!("../../../models/faces-16.pdm")),
+    ("fashion-16-eps", include_bytes!("../../../models/fashion-16-eps.pdm")),
+];
 
 /// The folder of the shipped models: `models/` of the repository that this program was built from.
 fn folder() -> PathBuf {
@@ -24,7 +29,7 @@ pub struct ModelFiles {
     /// The file that the name or path means.
     pub path: PathBuf,
     /// The blob, unless `path` is a checkpoint.
-    pub blob: Option<Vec<u8>>,
+    pub blob: Option<Cow<'static, [u8]>>,
     /// Where the checkpoint is, or would be.
     pub checkpoint: PathBuf,
 }
@@ -32,25 +37,19 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// Finds what `name` means: a shipped name first, then a path.
     pub fn find(name: &str) -> Result<Self> {
-        if NAMES.contains(&name) {
+        if let Some((_, blob)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
             let path = folder().join(name).with_extension("pdm");
-            let blob = files::read(&path)
-                .with_context(|| format!("the shipped model {name} is not there; clone the repository again"))?;
-            return Ok(Self {
-                name: name.into(),
-                blob: Some(blob),
-                checkpoint: path.with_extension("safetensors"),
-                path,
-            });
+            let (blob, checkpoint) = (Some(Cow::Borrowed(*blob)), path.with_extension("safetensors"));
+            return Ok(Self { name: name.into(), blob, checkpoint, path });
         }
         let path = PathBuf::from(name);
         ensure!(
             path.is_file(),
             "there is no model '{name}': give the path of a .pdm blob, or one of {}",
-            NAMES.join(", ")
+            SHIPPED.map(|(name, _)| name).join(", ")
         );
         let is_checkpoint = path.extension().is_some_and(|e| e == "safetensors");
-        let blob = if is_checkpoint { None } else { Some(files::read(&path)?) };
+        let blob = if is_checkpoint { None } else { Some(Cow::Owned(files::read(&path)?)) };
         Ok(Self { name: name.into(), blob, checkpoint: path.with_extension("safetensors"), path })
     }
 
@@ -84,11 +83,4 @@ pub fn class_names(model: &Model<'_>) -> Result<Vec<String>> {
     (names.len()..classes).for_each(|i| names.push(i.to_string()));
     names.truncate(classes);
     Ok(names)
-}
-
-/// The label and bytes of the model that `name_or_path` means.
-pub fn model_bytes(name_or_path: &str) -> Result<(String, Vec<u8>)> {
-    let files = ModelFiles::find(name_or_path)?;
-    files.model()?;
-    Ok((files.name, files.blob.unwrap_or_default()))
 }
