@@ -1,7 +1,8 @@
 //! How far the int8 network is from the float one: per op, per denoising step, and on finished images.
 //!
 //! - **Steps**: both networks get the same x_t, taken from the float trajectory. SQNR = 10·log10(Σ f² / Σ (f − q)²) over all
-//!   elements and images, of the raw output and of the denoised estimate x̂0 before clipping.
+//!   elements and images, of the raw output and of the denoised estimate x̂0 before clipping; of the conditional pass when
+//!   there is guidance.
 //! - **Images**: both run freely from the same noise. PSNR over pixels 0..=255 as real numbers: clamped, not rounded.
 //! - **Ops**: `sqnr_db` of what each op writes when everything before it was int8 too (the error that has piled up), and
 //!   `local_sqnr_db` when the op reads the float network's tensors (the error it adds by itself), over all steps and images.

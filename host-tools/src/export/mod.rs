@@ -1,4 +1,7 @@
-//! From a checkpoint to one blob: calibrate → quantise → lower → plan → pack. The same checkpoint gives the same bytes.
+//! From a checkpoint to one blob: calibrate → quantise → lower → plan → pack.
+//!
+//! The same checkpoint gives the same bytes on machines whose f32 matrix kernels agree (`matrixmultiply` picks them by CPU);
+//! elsewhere a few scales and weights may differ in their last bit. What a blob draws is the same everywhere.
 
 pub mod calibrate;
 pub mod lower;

@@ -3,11 +3,15 @@
 //! [`graph`] turns a checkpoint into tensors and ops at exactly the blob's granularity; [`engine`] executes them, batch 1,
 //! and shows every op's inputs and output to an observer: calibration and `diff` are observers.
 
+mod build;
 pub mod engine;
 pub mod gemm;
 pub mod graph;
 pub mod pipeline;
 pub mod random;
+
+#[cfg(test)]
+mod tests;
 
 pub use engine::{FloatUNet, OpTrace};
 pub use graph::{Attention, Conv, Graph, Linear, Norm, Op, TensorId, TensorInfo, TimeEmbed};
