@@ -14,6 +14,7 @@ mod output;
 mod sample;
 pub mod shipped;
 mod train;
+#[cfg(not(feature = "train"))]
 mod trainer_build;
 
 use std::io::{self, Write};

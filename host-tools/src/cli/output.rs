@@ -70,12 +70,6 @@ impl Output {
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
     }
-
-    /// A remark on standard error.
-    pub fn remark(&self, text: impl Display) {
-        // Nowhere is left to complain when standard error is closed.
-        let _ = writeln!(io::stderr(), "{text}");
-    }
 }
 
 /// How to call this program again: through cargo when cargo started it.

@@ -70,8 +70,8 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<ExitCode> {
 }
 
 #[cfg(not(feature = "train"))]
-fn train(_: &TrainArgs, _: &crate::config::ModelConfig, _: PathBuf, output: &Output) -> Result<ExitCode> {
-    super::trainer_build::run(output)
+fn train(_: &TrainArgs, _: &crate::config::ModelConfig, _: PathBuf, _: &Output) -> Result<ExitCode> {
+    super::trainer_build::run()
 }
 
 #[cfg(feature = "train")]

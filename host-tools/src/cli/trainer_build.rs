@@ -1,16 +1,19 @@
 //! Hands a training verb to a build of this program that contains candle, which the ordinary build leaves out.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use super::output::Output;
-
 /// Runs this process's own arguments through `cargo run --features train`; returns its exit code.
-pub fn run(output: &Output) -> Result<ExitCode> {
+pub fn run() -> Result<ExitCode> {
     let workspace = workspace()?;
-    output.remark("training needs the trainer (candle), which is built once now; this can take a few minutes");
+    // Nowhere is left to complain when standard error is closed.
+    let _ = writeln!(
+        io::stderr(),
+        "training needs the trainer (candle), which is built once now; this can take a few minutes"
+    );
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["run", "--release", "--quiet", "--package", "picodream-tools", "--features", "train"]);
