@@ -31,7 +31,7 @@ pub struct Rules {
 
 impl Default for Rules {
     /// Rows are int16 in every kernel, so bits above 8 cost nothing there. Measured on faces-16 (smallest SQNR of x̂0 over
-    /// DDIM-20): 127 behind SiLU 30 dB, 255 33.5 dB, 511 36.2 dB, 1023 37.8 dB; [`SUM_LIMIT`] rules out more.
+    /// DDIM-20): 255 behind SiLU 33.5 dB, 511 36.2 dB, 1023 37.8 dB; [`SUM_LIMIT`] rules out more.
     fn default() -> Self {
         Self { clip_by_error: true, compensate: true, qmax_sample: 2047, qmax_raw: 511, qmax_silu: 511, qmax: 511 }
     }

@@ -45,7 +45,7 @@ pub struct TrainOptions {
 pub struct TrainReport {
     /// Steps done in all, with those before a resumption.
     pub steps: usize,
-    /// Mean loss of the last [`LOG_EVERY`] steps of this run (NaN when it did none).
+    /// Mean loss of the last `LOG_EVERY` steps of this run (NaN when it did none).
     pub loss: f64,
     /// Wall-clock time of this run.
     pub seconds: f64,

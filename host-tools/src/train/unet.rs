@@ -27,7 +27,7 @@ impl<'a> UNet<'a> {
         Self { config, weights }
     }
 
-    /// x [B, H, W, C], `timesteps` [B] in 0..T (fractions allowed), `classes` [B] rows of the class table (the last is
+    /// x `[B, H, W, C]`, `timesteps` `[B]` in 0..T (fractions allowed), `classes` `[B]` rows of the class table (the last is
     /// the null class; empty when the model has none) → the prediction [B, H, W, C].
     pub fn forward(&self, x: &Tensor, timesteps: &[f32], classes: &[u32]) -> Result<Tensor> {
         let unet = &self.config.unet;

@@ -40,7 +40,7 @@ pub fn vectors<S: Simd>(channels: usize) -> usize {
 }
 
 /// Weights as vectors over output channels: blocks of two vectors, a last block of one when their number is odd,
-/// each block [kernel][run][vectors]. `at(q, c)` is the weight of source float q (0..kernel·run) and output channel c.
+/// each block `[kernel][run][vectors]`. `at(q, c)` is the weight of source float q (0..kernel·run) and output channel c.
 #[inline(always)]
 pub fn pack<S: Simd>(simd: S, terms: usize, channels: usize, at: impl Fn(usize, usize) -> f32) -> Vec<S::f32s> {
     let all = vectors::<S>(channels);
@@ -63,7 +63,7 @@ pub fn pack<S: Simd>(simd: S, terms: usize, channels: usize, at: impl Fn(usize, 
     packed
 }
 
-/// out[pixel][vector] = bias[vector] + Σ source · weights, `weights` as from [`pack`].
+/// `out[pixel][vector] = bias[vector] + Σ source · weights`, `weights` as from [`pack`].
 #[inline(always)]
 pub fn correlate<S: Simd>(
     simd: S,
@@ -159,7 +159,7 @@ fn block<S: Simd, const P: usize, const V: usize>(
     }
 }
 
-/// dw[q][vector] += Σ over pixels of source[pixel, q] · dy[pixel][vector], q over kernel × run.
+/// `dw[q][vector] += Σ over pixels of source[pixel, q] · dy[pixel][vector]`, q over kernel × run.
 #[inline(always)]
 pub fn correlate_weights<S: Simd>(simd: S, walk: Walk, source: &[f32], dy: &[S::f32s], all: usize, dw: &mut [S::f32s]) {
     for ky in 0..walk.kernel {

@@ -1,6 +1,6 @@
 //! GroupNorm, optionally followed by SiLU in the same pass, over NHWC images.
 //!
-//! x [B, H, W, C], weight [C], bias [C] → [B, H, W, C]. Statistics are per image and group, in two passes (mean, then
+//! `x [B, H, W, C]`, `weight [C]`, `bias [C]` → `[B, H, W, C]`. Statistics are per image and group, in two passes (mean, then
 //! centred squares). The backward pass recomputes them: reading x again costs less than storing another tensor.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
