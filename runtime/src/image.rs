@@ -1,5 +1,6 @@
 //! Finished pixels: x_0 mapped to 0..=255 on the fly, as Gray8, RGB888, RGB565 or an embedded-graphics drawable.
 
+use crate::checksum::CRC32;
 use crate::math;
 
 /// A view of a sample as an image. Pixels are computed when asked for; no buffer is kept.
@@ -69,8 +70,7 @@ impl<'a> Image<'a> {
     /// CRC-32/ISO-HDLC over [`Image::bytes`].
     #[must_use]
     pub fn crc32(&self) -> u32 {
-        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-        let mut digest = crc.digest();
+        let mut digest = CRC32.digest();
         for byte in self.bytes() {
             digest.update(&[byte]);
         }

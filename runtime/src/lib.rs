@@ -20,6 +20,7 @@ extern crate std;
 
 pub mod arena;
 pub mod blob;
+mod checksum;
 pub mod f16;
 pub mod image;
 pub mod kernels;

@@ -2,6 +2,7 @@
 
 use super::bytes::{align16, f32_at, put, u8_at, u16_at, u32_at};
 use super::error::ParseError;
+use crate::checksum::CRC32;
 
 /// Format version that this module reads and writes.
 pub const VERSION: u16 = 1;
@@ -375,8 +376,7 @@ impl Header {
 /// Checksum over every byte but the checksum's own four.
 #[must_use]
 pub(super) fn checksum(blob: &[u8]) -> u32 {
-    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
-    let mut digest = crc.digest();
+    let mut digest = CRC32.digest();
     digest.update(&blob[..field::CRC32]);
     digest.update(&blob[field::CRC32 + 4..]);
     digest.finalize()
