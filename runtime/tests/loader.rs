@@ -226,6 +226,7 @@ fn forged_headers_name_the_rule() {
         Model::parse(&forged).unwrap_err()
     };
     assert_eq!(forge(0, b"GGUF"), ParseError::NotABlob);
+    assert_eq!(Model::parse(b"hello").unwrap_err(), ParseError::NotABlob);
     assert_eq!(forge(4, &9u16.to_le_bytes()), ParseError::Version { found: 9, supported: VERSION });
     assert!(matches!(forge(16, &0u32.to_le_bytes()), ParseError::Header { field: "arena_bytes", .. }));
     assert!(matches!(forge(24, &[2]), ParseError::Header { field: "channels", .. }));

@@ -28,7 +28,7 @@ impl<'a> MatRef<'a> {
 }
 
 /// c = alpha·a·b + beta·c, c with `a.rows` rows of `b.cols`, `c_stride` apart. Panics when shapes or lengths disagree.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "matrixmultiply takes pointers; everything they reach is checked here")]
 pub fn gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: &mut [f32], c_stride: usize) {
     assert_eq!(a.cols, b.rows, "inner dimensions differ");
     assert!(c_stride >= b.cols, "rows of c overlap");

@@ -14,7 +14,7 @@ pub fn prepare() {
 
 /// candle splits large additions over a pool of spinning threads, which on small images costs more than it gains and
 /// takes the cores that our own workers want. Its only switch is the environment.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "candle takes this setting from the environment alone")]
 fn one_candle_thread() {
     for name in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
         if std::env::var_os(name).is_none() {

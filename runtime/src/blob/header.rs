@@ -181,15 +181,16 @@ impl Header {
     /// The checks that `const` evaluation can afford: magic, version and length.
     pub(super) const fn check_front(blob: &[u8]) -> Result<(), ParseError> {
         let got = if blob.len() > u32::MAX as usize { u32::MAX } else { blob.len() as u32 };
-        if blob.len() < HEADER_BYTES {
-            return Err(ParseError::Truncated { needed: HEADER_BYTES as u32, got });
-        }
+        // Four bytes tell another kind of file from a picodream blob that was cut short.
         let mut i = 0;
-        while i < MAGIC.len() {
+        while i < MAGIC.len() && i < blob.len() {
             if u8_at(blob, field::MAGIC + i) != MAGIC[i] {
                 return Err(ParseError::NotABlob);
             }
             i += 1;
+        }
+        if blob.len() < HEADER_BYTES {
+            return Err(ParseError::Truncated { needed: HEADER_BYTES as u32, got });
         }
         let found = u16_at(blob, field::VERSION);
         if found != VERSION {
