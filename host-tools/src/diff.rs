@@ -12,8 +12,7 @@ use std::ops::Range;
 use anyhow::{Result, anyhow, ensure};
 use half::f16;
 use picodream::blob::{DType, TensorRecord};
-use picodream::sampler::StepContext;
-use picodream::{Config, Model, Pipeline, PredictionType, Progress, UNet};
+use picodream::{Config, Model, Pipeline, Progress, UNet};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -227,8 +226,9 @@ impl Comparison<'_, '_> {
         let x0 = float.run_traced(
             config,
             &mut |step| {
-                let (alpha, sigma) = alpha_sigma(&step.context);
-                states.push((step.context.timestep(), alpha, sigma, step.sample.to_vec()));
+                let level = step.level;
+                // DDIM's timesteps are whole.
+                states.push((level.timestep as u16, level.alpha(), level.sigma(), step.sample.to_vec()));
             },
             &mut |_, trace| {
                 outputs.push(trace.output.to_vec());
@@ -248,7 +248,8 @@ impl Comparison<'_, '_> {
             for (i, &x) in sample.iter().enumerate() {
                 let reference = pass.outputs[op_count - 1][i];
                 output_power.add(reference, output[i]);
-                let x0_of = |output| denoised(prediction_type, *alpha, *sigma, x, output);
+                // Not clipped.
+                let x0_of = |output| prediction_type.x0_and_noise(*alpha, *sigma, x, output).0;
                 x0_power.add(x0_of(reference), x0_of(output[i]));
             }
             self.steps[step].0 = *timestep;
@@ -299,21 +300,6 @@ impl Comparison<'_, '_> {
             .collect();
         ops.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
         DiffReport { name: name.to_owned(), steps: self.steps.into_iter().map(step).collect(), image_psnr_db, ops }
-    }
-}
-
-/// √ᾱ and √(1 − ᾱ) of a step.
-fn alpha_sigma(context: &StepContext<'_>) -> (f32, f32) {
-    let (now, _) = context.alphas_cumprod();
-    (now.sqrt(), (1.0 - now).sqrt())
-}
-
-/// x̂0 from one element of x_t and of the output, not clipped.
-fn denoised(prediction_type: PredictionType, alpha: f32, sigma: f32, x: f32, output: f32) -> f32 {
-    match prediction_type {
-        PredictionType::Epsilon => (x - sigma * output) / alpha,
-        PredictionType::Sample => output,
-        PredictionType::VPrediction => alpha * x - sigma * output,
     }
 }
 

@@ -125,6 +125,8 @@ pub fn report(model: &Model<'_>) -> Result<BlobReport> {
             PredictionType::Epsilon => "epsilon",
             PredictionType::Sample => "sample",
             PredictionType::VPrediction => "v_prediction",
+            PredictionType::Score => "score",
+            PredictionType::FlowVelocity => "flow_velocity",
         },
         num_train_timesteps: header.num_train_timesteps,
         class_names: model.text(&header, header.class_names).lines().map(String::from).collect(),

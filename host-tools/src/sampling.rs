@@ -175,7 +175,8 @@ fn draw_with<S: Sampler>(
     sampler: S,
 ) -> Result<DrawnImage> {
     let Settings { steps, guidance, clip_sample, keep_frames, .. } = *settings;
-    let config = Config { seed: request.seed, steps, class: request.class, guidance, clip_sample, sampler };
+    let config =
+        Config { steps, class: request.class, guidance, clip_sample, ..Config::with_sampler(request.seed, sampler) };
     match network {
         Network::Int8(model) => draw_int8(model, config, request, keep_frames),
         Network::F32(pipeline) => draw_f32(pipeline, &config, request, keep_frames),
@@ -188,10 +189,11 @@ fn draw_int8<S: Sampler>(
     request: Request,
     keep_frames: bool,
 ) -> Result<DrawnImage> {
-    let mut memory = vec![0; model.arena_bytes() + 15];
+    let bytes = Config::<S>::arena_bytes(model);
+    let mut memory = vec![0; bytes + 15];
     // Safe code cannot ask the allocator for 16-byte alignment of bytes: take the aligned part of a longer buffer.
     let start = memory.as_ptr().align_offset(16).min(15);
-    let arena = &mut memory[start..start + model.arena_bytes()];
+    let arena = &mut memory[start..start + bytes];
     let mut pipeline = Pipeline::new(model, arena, config).map_err(|error| anyhow!("{error}"))?;
     let mut frames = Vec::new();
     loop {
@@ -221,9 +223,15 @@ fn draw_f32<S: Sampler>(
             frames.push(pipeline.image(sample).bytes().collect());
         }
     };
-    let sample = pipeline.run_traced(config, &mut |step| keep(step.sample), &mut |_, _| {})?;
-    keep(&sample);
-    Ok(DrawnImage::new(request, &pipeline.image(&sample), frames))
+    let mut drawing = pipeline.begin(config)?;
+    loop {
+        keep(&drawing.sample);
+        if drawing.step() == Progress::Done {
+            break;
+        }
+    }
+    keep(&drawing.sample);
+    Ok(DrawnImage::new(request, &pipeline.image(&drawing.sample), frames))
 }
 
 #[cfg(test)]

@@ -5,27 +5,35 @@ use core::fmt;
 use crate::arena::ARENA_ALIGN;
 use crate::blob::{Model, ParseError};
 use crate::image::Image;
-use crate::rng::NoiseStream;
-use crate::sampler::{Ddim, Sampler, SamplerError, StepContext, guide};
+use crate::sampler::{Ddim, Sampler, SamplerError, guide};
 use crate::schedule::Schedule;
+use crate::spacing::{Spacing, Trailing};
 use crate::tensor::{f32s, f32s_mut, split};
 use crate::unet::UNet;
+use crate::walk::{ModelInfo, Walk};
 
 /// What to draw and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Config<S = Ddim> {
+pub struct Config<S = Ddim, P = Trailing> {
     /// Seed of the image: same seed, same image.
     pub seed: u64,
     /// Denoising steps, 1..=T.
     pub steps: u16,
     /// Class, or `None` for the null class (and for unconditional models).
     pub class: Option<u16>,
-    /// Classifier-free guidance scale; at 1 the network runs once per step, otherwise twice. Needs a class.
+    /// Classifier-free guidance scale; at 1 the network runs once per call, otherwise twice. Needs a class.
     pub guidance: f32,
+    /// Lowest and highest timestep at which guidance acts (arXiv:2404.07724).
+    pub guidance_interval: [f32; 2],
+    /// What guidance leads away from: a class, or `None` for the null class. With a scale in 0..=1 the images lie between
+    /// this class and `class`.
+    pub negative_class: Option<u16>,
     /// Whether the estimate of x0 is clipped to the range of pixels at every step.
     pub clip_sample: bool,
     /// The update rule.
     pub sampler: S,
+    /// Which levels of noise are visited.
+    pub spacing: P,
 }
 
 impl Config {
@@ -40,7 +48,55 @@ impl<S> Config<S> {
     /// 20 steps of the given sampler without class or guidance.
     #[must_use]
     pub fn with_sampler(seed: u64, sampler: S) -> Self {
-        Self { seed, steps: 20, class: None, guidance: 1.0, clip_sample: true, sampler }
+        Self::with_spacing(seed, sampler, Trailing)
+    }
+}
+
+impl<S, P> Config<S, P> {
+    /// 20 steps of the given sampler over the given levels, without class or guidance.
+    #[must_use]
+    pub fn with_spacing(seed: u64, sampler: S, spacing: P) -> Self {
+        Self {
+            seed,
+            steps: 20,
+            class: None,
+            guidance: 1.0,
+            guidance_interval: [0.0, f32::INFINITY],
+            negative_class: None,
+            clip_sample: true,
+            sampler,
+            spacing,
+        }
+    }
+
+    pub(crate) fn check_classes(&self, num_classes: u16) -> Result<(), SetupError> {
+        let classes = [self.class, self.negative_class];
+        if let Some(got) = classes.into_iter().flatten().find(|&class| class >= num_classes) {
+            return Err(SetupError::Class { got, num_classes });
+        }
+        let [low, high] = self.guidance_interval;
+        if low > high || low.is_nan() || high.is_nan() {
+            return Err(SetupError::GuidanceInterval { low, high });
+        }
+        self.check_guidance()
+    }
+
+    pub(crate) fn check_guidance(&self) -> Result<(), SetupError> {
+        let got = self.guidance;
+        let in_range = (-100.0..=100.0).contains(&got);
+        if !in_range || (self.class.is_none() && got != 1.0) {
+            return Err(SetupError::Guidance { got });
+        }
+        Ok(())
+    }
+}
+
+impl<S: Sampler, P> Config<S, P> {
+    /// Bytes of the arena that a pipeline with this sampler needs, exactly: the network's, and an image for each that the
+    /// sampler keeps. For `Arena<{ Config::<Heun>::arena_bytes(&MODEL) }>`.
+    #[must_use]
+    pub const fn arena_bytes(model: &Model<'_>) -> usize {
+        model.arena_bytes().saturating_add(model.image_bytes().saturating_mul(S::HISTORY))
     }
 }
 
@@ -91,7 +147,14 @@ pub enum SetupError {
         /// Scale asked for.
         got: f32,
     },
-    /// A setting of the sampler.
+    /// The interval of timesteps is empty or not of numbers.
+    GuidanceInterval {
+        /// Lowest timestep.
+        low: f32,
+        /// Highest timestep.
+        high: f32,
+    },
+    /// A setting of the sampler or of its levels.
     Sampler(SamplerError),
 }
 
@@ -113,6 +176,9 @@ impl fmt::Display for SetupError {
             Self::Guidance { got } => {
                 write!(f, "guidance is {got}, but must be in -100..=100, and exactly 1 when there is no class")
             }
+            Self::GuidanceInterval { low, high } => {
+                write!(f, "guidance_interval is {low}..={high}, but must be two timesteps, the lower first")
+            }
             Self::Sampler(error) => error.fmt(f),
         }
     }
@@ -122,26 +188,35 @@ impl core::error::Error for SetupError {}
 
 /// An image being drawn.
 #[derive(Debug)]
-pub struct Pipeline<'m, 'a, S = Ddim> {
+pub struct Pipeline<'m, 'a, S: Sampler = Ddim, P: Spacing = Trailing> {
     unet: UNet<'m>,
     arena: &'a mut [u8],
-    config: Config<S>,
-    /// Next step, `config.steps` when done.
-    step: u16,
-    /// Whether the unconditional pass of this step is behind us (always, without guidance).
-    conditional_pass: bool,
+    walk: Walk<'m, S, P>,
+    /// Which pass of the network call is next: the one that guidance leads away from, or the one for the class.
+    pass: Pass,
     /// Next operator of the pass.
     op: u16,
 }
 
-impl<'m, 'a, S: Sampler> Pipeline<'m, 'a, S> {
+/// A pass of one network call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// Not yet known: the call begins.
+    First,
+    /// Of the negative class, before the one of the class.
+    Negative,
+    /// Of the class.
+    Positive,
+}
+
+impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
     /// Validates blob and settings, and draws x_T. Everything that can fail fails here.
     ///
     /// # Errors
     /// [`SetupError`] with the numbers; nothing has been computed then.
-    pub fn new(model: &Model<'m>, arena: &'a mut [u8], config: Config<S>) -> Result<Self, SetupError> {
+    pub fn new(model: &Model<'m>, arena: &'a mut [u8], config: Config<S, P>) -> Result<Self, SetupError> {
         let unet = UNet::new(model).map_err(SetupError::Blob)?;
-        let (needed, got) = (model.arena_bytes(), arena.len());
+        let (needed, got) = (Config::<S, P>::arena_bytes(model), arena.len());
         if got < needed {
             return Err(SetupError::ArenaTooSmall { needed, got });
         }
@@ -149,25 +224,23 @@ impl<'m, 'a, S: Sampler> Pipeline<'m, 'a, S> {
         if remainder != 0 {
             return Err(SetupError::ArenaMisaligned { remainder });
         }
-        check_config(&config, unet.header().num_train_timesteps, unet.header().num_classes)?;
         let seed = config.seed;
-        let mut pipeline = Self { unet, arena, config, step: 0, conditional_pass: true, op: 0 };
+        let walk = Walk::new(&model_info(&unet), config)?;
+        let mut pipeline = Self { unet, arena, walk, pass: Pass::First, op: 0 };
         pipeline.restart(seed);
         Ok(pipeline)
     }
 
     /// Begins another image with the same settings.
     pub fn restart(&mut self, seed: u64) {
-        self.config.seed = seed;
-        self.step = 0;
-        self.begin_step();
-        NoiseStream::new(seed, 0).fill_gaussian(self.unet.sample_mut(self.arena));
+        (self.pass, self.op) = (Pass::First, 0);
+        self.walk.restart(seed, self.unet.sample_mut(self.arena));
     }
 
-    /// One denoising step: one network call, or two with guidance.
+    /// One denoising step: every network call that the sampler makes for it, each of one pass, or two with guidance.
     pub fn step(&mut self) -> Progress {
-        let step = self.step;
-        while self.step == step {
+        let step = self.steps_done();
+        while self.steps_done() == step {
             if self.step_op() == Progress::Done {
                 return Progress::Done;
             }
@@ -175,38 +248,50 @@ impl<'m, 'a, S: Sampler> Pipeline<'m, 'a, S> {
         Progress::Running
     }
 
-    /// One operator of the network; the sampler's update comes with the last operator of a step.
+    /// One operator of the network; the sampler's update comes with the last operator of a network call.
     pub fn step_op(&mut self) -> Progress {
-        if self.step >= self.config.steps {
+        if self.walk.is_finished() {
             return Progress::Done;
         }
-        let null_class = self.unet.header().num_classes;
-        let class = if self.conditional_pass { self.config.class.unwrap_or(null_class) } else { null_class };
-        self.unet.run_op(self.op, self.timestep().into(), class, self.arena);
+        let config = self.walk.config();
+        if self.pass == Pass::First {
+            self.pass = if self.walk.guidance() == 1.0 { Pass::Positive } else { Pass::Negative };
+        }
+        let class = if self.pass == Pass::Negative { config.negative_class } else { config.class };
+        let class = class.unwrap_or(self.unet.header().num_classes);
+        self.unet.run_op(self.op, self.timestep(), class, self.arena);
         self.op += 1;
         if self.op < self.unet.op_count() {
             return Progress::Running;
         }
         self.op = 0;
-        if self.conditional_pass {
-            self.finish_step();
+        if self.pass == Pass::Negative {
+            self.keep_negative();
+            self.pass = Pass::Positive;
         } else {
-            self.keep_unconditional();
-            self.conditional_pass = true;
+            self.finish_call();
         }
-        if self.step >= self.config.steps { Progress::Done } else { Progress::Running }
+        if self.walk.is_finished() { Progress::Done } else { Progress::Running }
+    }
+
+    /// Sets the guidance scale from the next network call on; between two steps, a scale per step.
+    ///
+    /// # Errors
+    /// [`SetupError::Guidance`] with the scale; nothing has changed then.
+    pub fn set_guidance(&mut self, guidance: f32) -> Result<(), SetupError> {
+        self.walk.set_guidance(guidance)
     }
 
     /// Steps that are finished.
     #[must_use]
     pub fn steps_done(&self) -> u16 {
-        self.step
+        self.walk.context().step
     }
 
-    /// The timestep of the step in progress.
+    /// The timestep of the network call in progress.
     #[must_use]
-    pub fn timestep(&self) -> u16 {
-        self.context().timestep()
+    pub fn timestep(&self) -> f32 {
+        self.walk.level().timestep
     }
 
     /// x_t, f32 \[height\]\[width\]\[channels\] (x_0 when done).
@@ -235,61 +320,35 @@ impl<'m, 'a, S: Sampler> Pipeline<'m, 'a, S> {
         self.arena
     }
 
-    fn guided(&self) -> bool {
-        self.config.guidance != 1.0
-    }
-
-    fn begin_step(&mut self) {
-        self.op = 0;
-        self.conditional_pass = !self.guided();
-    }
-
-    fn context(&self) -> StepContext<'m> {
-        let header = self.unet.header();
-        // x0 range: the samples that map to pixels 0 and 255.
-        let bound = |pixel: f32| (pixel - header.pixel_offset) / header.pixel_scale;
-        StepContext {
-            schedule: Schedule::new(self.unet.model().alphas_cumprod(header)),
-            prediction_type: header.prediction_type,
-            steps: self.config.steps,
-            step: self.step,
-            seed: self.config.seed,
-            clip: self.config.clip_sample.then(|| (bound(0.0), bound(255.0))),
-        }
-    }
-
-    fn keep_unconditional(&mut self) {
+    fn keep_negative(&mut self) {
         let [_, output, guidance] = self.unet.endpoints();
         if let Some([output, guidance]) = split(self.arena, [output, guidance]) {
             guidance.copy_from_slice(output);
         }
     }
 
-    fn finish_step(&mut self) {
-        let context = self.context();
-        if let Some([sample, output, guidance]) = split(self.arena, self.unet.endpoints()) {
+    fn finish_call(&mut self) {
+        let (guidance, model) = (self.walk.guidance(), self.unet.model());
+        let (network, images) = self.arena.split_at_mut(model.arena_bytes());
+        let history = f32s_mut(&mut images[..model.image_bytes() * S::HISTORY]);
+        if let Some([sample, output, negative]) = split(network, self.unet.endpoints()) {
             let output = f32s_mut(output);
-            if self.config.guidance != 1.0 {
-                guide(output, f32s(guidance), self.config.guidance);
+            if guidance != 1.0 {
+                guide(output, f32s(negative), guidance);
             }
-            self.config.sampler.update(&context, f32s_mut(sample), output);
+            self.walk.answer(f32s_mut(sample), output, history);
         }
-        self.step += 1;
-        self.begin_step();
+        self.pass = Pass::First;
     }
 }
 
-fn check_config<S: Sampler>(config: &Config<S>, max_steps: u16, num_classes: u16) -> Result<(), SetupError> {
-    if config.steps == 0 || config.steps > max_steps {
-        return Err(SetupError::Steps { got: config.steps, max: max_steps });
+fn model_info<'m>(unet: &UNet<'m>) -> ModelInfo<'m> {
+    let header = unet.header();
+    ModelInfo {
+        schedule: Schedule::new(unet.model().alphas_cumprod(header)),
+        prediction_type: header.prediction_type,
+        num_classes: header.num_classes,
+        pixel_scale: header.pixel_scale,
+        pixel_offset: header.pixel_offset,
     }
-    if let Some(got) = config.class.filter(|&class| class >= num_classes) {
-        return Err(SetupError::Class { got, num_classes });
-    }
-    let guidance = config.guidance;
-    let in_range = (-100.0..=100.0).contains(&guidance);
-    if !in_range || (config.class.is_none() && guidance != 1.0) {
-        return Err(SetupError::Guidance { got: guidance });
-    }
-    config.sampler.check().map_err(SetupError::Sampler)
 }

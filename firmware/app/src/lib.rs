@@ -57,19 +57,18 @@ fn draw<S: picodream::Sampler + Copy>(
     request: &Request,
     sampler: S,
 ) -> Result<(), SetupError> {
-    let offered = model.arena_bytes().min(arena.len()).saturating_sub(request.arena_short_bytes as usize);
+    let offered = Config::<S>::arena_bytes(model).min(arena.len()).saturating_sub(request.arena_short_bytes as usize);
     let arena = &mut arena[..offered];
     let num_classes = model.header().map_err(SetupError::Blob)?.num_classes;
     for index in 0..u64::from(request.count) {
         let seed = request.seed.wrapping_add(index);
         let config = Config {
-            seed,
             // What does not fit is refused like any other number of steps that is too large.
             steps: u16::try_from(request.steps).unwrap_or(u16::MAX),
             class: request.class.of_seed(seed, num_classes),
             guidance: request.guidance,
             clip_sample: request.clip_sample,
-            sampler,
+            ..Config::with_sampler(seed, sampler)
         };
         let mut pipeline = Pipeline::new(model, arena, config)?;
         if index == 0 {

@@ -15,4 +15,4 @@ mod tests;
 
 pub use engine::{FloatUNet, OpTrace};
 pub use graph::{Attention, Conv, Graph, Linear, Norm, Op, TensorId, TensorInfo, TimeEmbed};
-pub use pipeline::{FloatPipeline, StepTrace};
+pub use pipeline::{FloatDrawing, FloatPipeline, StepTrace};

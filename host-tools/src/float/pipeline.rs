@@ -1,10 +1,10 @@
 //! From seed to image with the float network: the runtime's own samplers, noise and pixel mapping around [`FloatUNet`].
 
-use anyhow::{Result, ensure};
-use picodream::rng::NoiseStream;
-use picodream::sampler::{Sampler, StepContext, guide};
-use picodream::schedule::Schedule;
-use picodream::{Config, Image, PredictionType};
+use anyhow::Result;
+use picodream::sampler::{Sampler, guide};
+use picodream::schedule::{Level, Schedule};
+use picodream::walk::{ModelInfo, Walk};
+use picodream::{Config, Image, PredictionType, Progress, Spacing};
 
 use super::engine::{FloatUNet, OpTrace};
 use crate::checkpoint::Checkpoint;
@@ -20,11 +20,11 @@ pub struct FloatPipeline {
     image: ImageConfig,
 }
 
-/// One denoising step as it happened.
+/// One network call as it happened.
 #[derive(Clone, Copy, Debug)]
 pub struct StepTrace<'a> {
-    /// Schedule, prediction type, step.
-    pub context: StepContext<'a>,
+    /// Timestep and noise of the call.
+    pub level: Level,
     /// x_t, before the update.
     pub sample: &'a [f32],
     /// The network's output (guided, with guidance).
@@ -91,65 +91,93 @@ impl FloatPipeline {
         Image::new(sample, (width as u16, height as u16, channels as u8), self.pixel.0, self.pixel.1)
     }
 
-    /// Checks what [`FloatPipeline::run`] relies on, with the runtime's rules.
-    pub fn check<S: Sampler>(&self, config: &Config<S>) -> Result<()> {
-        let (steps, max) = (config.steps, self.schedule().num_train_timesteps());
-        ensure!((1..=max).contains(&steps), "steps is {steps}, but must be in 1..={max}");
-        let classes = self.net.graph().num_classes;
-        if let Some(class) = config.class {
-            ensure!(usize::from(class) < classes, "class {class} was asked for, but the model has {classes} classes");
+    /// What the runtime's samplers need to know of the model.
+    #[must_use]
+    pub fn info(&self) -> ModelInfo<'_> {
+        ModelInfo {
+            schedule: self.schedule(),
+            prediction_type: self.prediction_type,
+            num_classes: self.net.graph().num_classes as u16,
+            pixel_scale: self.pixel.0,
+            pixel_offset: self.pixel.1,
         }
-        let allowed = (-100.0..=100.0).contains(&config.guidance) && (config.class.is_some() || config.guidance == 1.0);
-        ensure!(
-            allowed,
-            "guidance is {}, but must be in -100..=100, and exactly 1 when there is no class",
-            config.guidance
-        );
-        config.sampler.check().map_err(|error| anyhow::anyhow!("{error}"))
     }
 
-    /// Draws one image: x_0, NHWC. The same seed starts from the same noise as the int8 pipeline.
-    pub fn run<S: Sampler>(&self, config: &Config<S>) -> Result<Vec<f32>> {
+    /// Begins an image: checks the settings with the runtime's rules and draws x_T, the same noise as the int8 pipeline's.
+    pub fn begin<S: Sampler, P: Spacing>(&self, config: &Config<S, P>) -> Result<FloatDrawing<'_, S, P>> {
+        let mut walk = Walk::new(&self.info(), *config).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let len = self.image.width * self.image.height * self.image.channels;
+        let mut sample = vec![0.0; len];
+        walk.restart(config.seed, &mut sample);
+        let (output, negative, history) = (vec![0.0; len], vec![0.0; len], vec![0.0; S::HISTORY * len]);
+        Ok(FloatDrawing { pipeline: self, walk, sample, output, negative, history })
+    }
+
+    /// Draws one image: x_0, NHWC.
+    pub fn run<S: Sampler, P: Spacing>(&self, config: &Config<S, P>) -> Result<Vec<f32>> {
         self.run_traced(config, &mut |_| {}, &mut |_, _| {})
     }
 
-    /// The same, showing every step (before its update) and every op of every pass.
-    pub fn run_traced<S: Sampler>(
+    /// The same, showing every network call (before the update that follows it) and every op of every pass.
+    pub fn run_traced<S: Sampler, P: Spacing>(
         &self,
-        config: &Config<S>,
+        config: &Config<S, P>,
         on_step: &mut impl FnMut(&StepTrace<'_>),
         on_op: &mut impl FnMut(&str, &OpTrace<'_>),
     ) -> Result<Vec<f32>> {
-        self.check(config)?;
-        let len = self.image.width * self.image.height * self.image.channels;
-        let (mut sample, mut output, mut unconditional) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-        NoiseStream::new(config.seed, 0).fill_gaussian(&mut sample);
-        for step in 0..config.steps {
-            let context = self.context(config, step);
-            let t = f32::from(context.timestep());
-            if config.guidance != 1.0 {
-                self.net.forward(&sample, t, None, &mut unconditional, on_op);
+        let mut drawing = self.begin(config)?;
+        while drawing.call(on_step, on_op) == Progress::Running {}
+        Ok(drawing.sample)
+    }
+}
+
+/// An image being drawn by the float network: the mirror of [`picodream::Pipeline`].
+#[derive(Clone, Debug)]
+pub struct FloatDrawing<'p, S: Sampler, P: Spacing> {
+    pipeline: &'p FloatPipeline,
+    /// Where the image stands.
+    pub walk: Walk<'p, S, P>,
+    /// x_t, NHWC.
+    pub sample: Vec<f32>,
+    output: Vec<f32>,
+    negative: Vec<f32>,
+    history: Vec<f32>,
+}
+
+impl<S: Sampler, P: Spacing> FloatDrawing<'_, S, P> {
+    /// One denoising step.
+    pub fn step(&mut self) -> Progress {
+        let step = self.walk.context().step;
+        while self.walk.context().step == step {
+            if self.call(&mut |_| {}, &mut |_, _| {}) == Progress::Done {
+                return Progress::Done;
             }
-            self.net.forward(&sample, t, config.class.map(usize::from), &mut output, on_op);
-            if config.guidance != 1.0 {
-                guide(&mut output, &unconditional, config.guidance);
-            }
-            on_step(&StepTrace { context, sample: &sample, output: &output });
-            config.sampler.update(&context, &mut sample, &output);
         }
-        Ok(sample)
+        Progress::Running
     }
 
-    fn context<S>(&self, config: &Config<S>, step: u16) -> StepContext<'_> {
-        let bound = |pixel: f32| (pixel - self.pixel.1) / self.pixel.0;
-        StepContext {
-            schedule: self.schedule(),
-            prediction_type: self.prediction_type,
-            steps: config.steps,
-            step,
-            seed: config.seed,
-            clip: config.clip_sample.then(|| (bound(0.0), bound(255.0))),
+    /// One network call (of two passes, with guidance) and the update that follows it.
+    pub fn call(
+        &mut self,
+        on_step: &mut impl FnMut(&StepTrace<'_>),
+        on_op: &mut impl FnMut(&str, &OpTrace<'_>),
+    ) -> Progress {
+        if self.walk.is_finished() {
+            return Progress::Done;
         }
+        let (net, config) = (&self.pipeline.net, *self.walk.config());
+        let (level, guidance) = (self.walk.level(), self.walk.guidance());
+        if guidance != 1.0 {
+            let negative = config.negative_class.map(usize::from);
+            net.forward(&self.sample, level.timestep, negative, &mut self.negative, on_op);
+        }
+        net.forward(&self.sample, level.timestep, config.class.map(usize::from), &mut self.output, on_op);
+        if guidance != 1.0 {
+            guide(&mut self.output, &self.negative, guidance);
+        }
+        on_step(&StepTrace { level, sample: &self.sample, output: &self.output });
+        self.walk.answer(&mut self.sample, &mut self.output, &mut self.history);
+        if self.walk.is_finished() { Progress::Done } else { Progress::Running }
     }
 }
 
@@ -181,7 +209,7 @@ mod tests {
         let pipeline = pipeline(2);
         let error = |config: Config| pipeline.run(&config).unwrap_err().to_string();
         assert_eq!(error(Config { steps: 0, ..Config::new(1) }), "steps is 0, but must be in 1..=1000");
-        assert!(error(Config { class: Some(2), ..Config::new(1) }).contains("the model has 2 classes"));
+        assert!(error(Config { class: Some(2), ..Config::new(1) }).contains("the model has classes 0..=1"));
         assert!(error(Config { guidance: 2.0, ..Config::new(1) }).contains("exactly 1 when there is no class"));
         assert!(error(Config { class: Some(0), guidance: f32::NAN, ..Config::new(1) }).contains("guidance is NaN"));
     }

@@ -59,6 +59,10 @@ pub enum PredictionType {
     Sample,
     /// v = √ᾱ·ε − √(1−ᾱ)·x0 (arXiv:2202.00512).
     VPrediction,
+    /// The score ∇ ln p(x_t) = −ε/√(1−ᾱ) (arXiv:2011.13456).
+    Score,
+    /// The velocity ε − x0 of x = (1 − s)·x0 + s·ε, which is also what the network is shown (arXiv:2209.03003).
+    FlowVelocity,
 }
 
 /// The sections, in file order.
@@ -218,6 +222,12 @@ impl Header {
         u32_at(blob, field::ARENA_BYTES)
     }
 
+    /// height · width · channels · 4 of a blob whose front has been checked; saturates where the validation refuses.
+    pub(super) const fn image_bytes_of(blob: &[u8]) -> usize {
+        let (width, height) = (u16_at(blob, field::WIDTH) as usize, u16_at(blob, field::HEIGHT) as usize);
+        width.saturating_mul(height).saturating_mul(4 * u8_at(blob, field::CHANNELS) as usize)
+    }
+
     /// Reads and checks every field of the header, and that the sections tile the blob.
     pub fn read(blob: &[u8]) -> Result<Self, ParseError> {
         Self::check_front(blob)?;
@@ -231,6 +241,8 @@ impl Header {
             0 => PredictionType::Epsilon,
             1 => PredictionType::Sample,
             2 => PredictionType::VPrediction,
+            3 => PredictionType::Score,
+            4 => PredictionType::FlowVelocity,
             other => return Err(bad("prediction_type", other.into())),
         };
         let mut sections = [Region::default(); SECTION_COUNT];
@@ -332,6 +344,8 @@ impl Header {
             PredictionType::Epsilon => 0u8,
             PredictionType::Sample => 1,
             PredictionType::VPrediction => 2,
+            PredictionType::Score => 3,
+            PredictionType::FlowVelocity => 4,
         };
         blob[..HEADER_BYTES].fill(0);
         put(blob, field::MAGIC, &MAGIC);

@@ -71,6 +71,12 @@ impl<'a> Model<'a> {
         Header::arena_bytes_of(self.bytes) as usize
     }
 
+    /// Bytes of one image of f32 samples: what each buffer of a sampler that keeps images takes beside the arena.
+    #[must_use]
+    pub const fn image_bytes(&self) -> usize {
+        Header::image_bytes_of(self.bytes)
+    }
+
     /// The blob itself.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {

@@ -1,7 +1,8 @@
 //! DDIM (arXiv:2010.02502, eq. 12): deterministic for η = 0, ancestral for η = 1, over any number of steps.
 
-use super::{Sampler, SamplerError, StepContext, alpha_sigma};
+use super::{Images, Outcome, Sampler, SamplerError, StepContext, in_range, sqrt_or_0};
 use crate::math;
+use crate::spacing::Spacing;
 
 /// Settings of DDIM.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,30 +19,28 @@ impl Default for Ddim {
 }
 
 impl Sampler for Ddim {
-    fn update(&self, context: &StepContext<'_>, sample: &mut [f32], output: &[f32]) {
-        let (now, next) = context.alphas_cumprod();
-        let (alpha, sigma) = alpha_sigma(now);
-        let alpha_next = math::sqrt(next);
+    type State = ();
+
+    fn update<P: Spacing>(&self, context: &StepContext<'_, P>, _: &mut (), images: Images<'_>) -> Outcome {
+        let (level, next) = (context.now(), context.next());
+        let (alpha, sigma) = (level.alpha(), level.sigma());
+        let alpha_next = math::sqrt(next.alphas_cumprod);
         // σ² = η² · (1 − ᾱ')/(1 − ᾱ) · (1 − ᾱ/ᾱ').
-        let variance = (1.0 - next) / (1.0 - now) * (1.0 - now / next);
-        let noise_scale = self.eta * math::sqrt(if variance > 0.0 { variance } else { 0.0 });
-        let direction = (1.0 - next) - noise_scale * noise_scale;
-        let direction = math::sqrt(if direction > 0.0 { direction } else { 0.0 });
+        let variance = next.variance / level.variance * (1.0 - level.alphas_cumprod / next.alphas_cumprod);
+        let noise_scale = self.eta * sqrt_or_0(variance);
+        let direction = sqrt_or_0(next.variance - noise_scale * noise_scale);
         let mut noise = context.noise();
-        for (x, &out) in sample.iter_mut().zip(output) {
+        for (x, &mut out) in images.sample.iter_mut().zip(images.output) {
             let (x0, eps) = context.predict(alpha, sigma, *x, out);
             *x = alpha_next * x0 + direction * eps;
             if noise_scale > 0.0 {
                 *x += noise_scale * noise.next_gaussian();
             }
         }
+        Outcome::Stepped
     }
 
-    fn check(&self) -> Result<(), SamplerError> {
-        if self.eta >= 0.0 && self.eta <= 1.0 {
-            Ok(())
-        } else {
-            Err(SamplerError { field: "eta", value: self.eta, allowed: "in 0..=1" })
-        }
+    fn check<P: Spacing>(&self, _: &StepContext<'_, P>) -> Result<(), SamplerError> {
+        in_range("eta", self.eta, 0.0, 1.0, "in 0..=1")
     }
 }

@@ -1,7 +1,8 @@
 //! DDPM ancestral sampling (arXiv:2006.11239, algorithm 2), over all timesteps or a respaced subset of them.
 
-use super::{Sampler, SamplerError, StepContext, alpha_sigma};
+use super::{Images, Outcome, Sampler, SamplerError, StepContext};
 use crate::math;
+use crate::spacing::Spacing;
 
 /// Which of the two variances of the paper is added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,31 +22,33 @@ pub struct Ddpm {
 }
 
 impl Sampler for Ddpm {
-    fn update(&self, context: &StepContext<'_>, sample: &mut [f32], output: &[f32]) {
-        let (now, next) = context.alphas_cumprod();
-        let (alpha, sigma) = alpha_sigma(now);
+    type State = ();
+
+    fn update<P: Spacing>(&self, context: &StepContext<'_, P>, _: &mut (), images: Images<'_>) -> Outcome {
+        let (level, next) = (context.now(), context.next());
+        let (alpha, sigma) = (level.alpha(), level.sigma());
         // The step's own α and β; for a subset of timesteps these are the respaced ones.
-        let step_alpha = now / next;
+        let step_alpha = level.alphas_cumprod / next.alphas_cumprod;
         let step_beta = 1.0 - step_alpha;
-        let of_x0 = math::sqrt(next) * step_beta / (1.0 - now);
-        let of_sample = math::sqrt(step_alpha) * (1.0 - next) / (1.0 - now);
+        let of_x0 = math::sqrt(next.alphas_cumprod) * step_beta / level.variance;
+        let of_sample = math::sqrt(step_alpha) * next.variance / level.variance;
         let variance = match self.variance {
-            Variance::FixedSmall => (1.0 - next) / (1.0 - now) * step_beta,
+            Variance::FixedSmall => next.variance / level.variance * step_beta,
             Variance::FixedLarge => step_beta,
         };
-        let last = context.step + 1 >= context.steps;
-        let noise_scale = if last || variance <= 0.0 { 0.0 } else { math::sqrt(variance) };
+        let noise_scale = if next.is_clean() || variance <= 0.0 { 0.0 } else { math::sqrt(variance) };
         let mut noise = context.noise();
-        for (x, &out) in sample.iter_mut().zip(output) {
+        for (x, &mut out) in images.sample.iter_mut().zip(images.output) {
             let (x0, _) = context.predict(alpha, sigma, *x, out);
             *x = of_x0 * x0 + of_sample * *x;
             if noise_scale > 0.0 {
                 *x += noise_scale * noise.next_gaussian();
             }
         }
+        Outcome::Stepped
     }
 
-    fn check(&self) -> Result<(), SamplerError> {
+    fn check<P: Spacing>(&self, _: &StepContext<'_, P>) -> Result<(), SamplerError> {
         Ok(())
     }
 }

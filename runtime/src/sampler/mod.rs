@@ -1,90 +1,134 @@
 //! Samplers: how x_t becomes x_{t−1} from what the network predicted. One update rule a file.
 //!
 //! A sampler is plain data; its rule works on slices, so the same code drives the int8 network on the device and the float
-//! network on the host.
+//! network on the host. It is a small state machine: a step asks the network once or several times
+//! ([`Sampler::level`] says at which level, the input is what stands in x_t) and each answer goes to [`Sampler::update`].
 
+mod consistency;
 mod ddim;
 mod ddpm;
 
+pub use consistency::{Boundary, Consistency};
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
 
 use crate::blob::PredictionType;
 use crate::math;
 use crate::rng::NoiseStream;
-use crate::schedule::Schedule;
+use crate::schedule::{Level, Schedule};
+use crate::spacing::{Spacing, Trailing};
 
 /// The conditions of one denoising step.
 #[derive(Clone, Copy, Debug)]
-pub struct StepContext<'a> {
+pub struct StepContext<'a, P = Trailing> {
     /// The noise schedule.
     pub schedule: Schedule<'a>,
     /// What the network predicts.
     pub prediction_type: PredictionType,
+    /// Which levels are visited.
+    pub spacing: P,
     /// Number of steps of the whole run.
     pub steps: u16,
     /// This step, 0 the noisiest.
     pub step: u16,
+    /// Network calls of this step that have been answered before this one.
+    pub stage: u16,
     /// Seed of the image.
     pub seed: u64,
     /// The range of x0 when it is to be clipped.
     pub clip: Option<(f32, f32)>,
 }
 
-impl StepContext<'_> {
-    /// The timestep of this step.
+impl<P: Spacing> StepContext<'_, P> {
+    /// The level at which step `step` begins.
     #[must_use]
-    pub fn timestep(&self) -> u16 {
-        self.schedule.trailing_timestep(self.steps, self.step)
+    pub fn level(&self, step: u16) -> Level {
+        self.spacing.level(&self.schedule, self.steps, step)
     }
 
-    /// ᾱ of this step and of the next (1 after the last step).
+    /// The level at which this step begins.
     #[must_use]
-    pub fn alphas_cumprod(&self) -> (f32, f32) {
-        let now = self.schedule.alphas_cumprod(self.timestep());
-        let last = self.step + 1 >= self.steps;
-        let next = if last {
-            1.0
-        } else {
-            self.schedule.alphas_cumprod(self.schedule.trailing_timestep(self.steps, self.step + 1))
-        };
-        (now, next)
+    pub fn now(&self) -> Level {
+        self.level(self.step)
     }
 
-    /// The noise of this step: stream `step + 1` of the image's seed.
+    /// The level at which this step ends; clean after the last.
+    #[must_use]
+    pub fn next(&self) -> Level {
+        self.spacing.next_level(&self.schedule, self.steps, self.step)
+    }
+
+    /// The noise of this step: stream `step + 1` of the image's seed; later calls of the same step draw from stream
+    /// `stage`·2¹⁶ + `step` + 1.
     #[must_use]
     pub fn noise(&self) -> NoiseStream {
-        NoiseStream::new(self.seed, u64::from(self.step) + 1)
+        NoiseStream::new(self.seed, (u64::from(self.stage) << 16) + u64::from(self.step) + 1)
     }
 
     /// (x0, ε) from one element of x_t and of the network's output, x0 clipped when asked.
     #[must_use]
     pub fn predict(&self, alpha: f32, sigma: f32, sample: f32, output: f32) -> (f32, f32) {
-        let (x0, eps) = match self.prediction_type {
-            PredictionType::Epsilon => ((sample - sigma * output) / alpha, output),
-            PredictionType::Sample => (output, (sample - alpha * output) / sigma),
-            PredictionType::VPrediction => (alpha * sample - sigma * output, sigma * sample + alpha * output),
-        };
+        let (x0, eps) = self.prediction_type.x0_and_noise(alpha, sigma, sample, output);
+        (self.clip(x0), eps)
+    }
+
+    /// An estimate of x0 in the range of pixels, when that is asked for.
+    #[must_use]
+    pub fn clip(&self, x0: f32) -> f32 {
         match self.clip {
             Some((low, high)) => {
                 let x0 = if x0 > low { x0 } else { low };
-                (if x0 < high { x0 } else { high }, eps)
+                if x0 < high { x0 } else { high }
             }
-            None => (x0, eps),
+            None => x0,
         }
     }
 }
 
-/// An update rule.
-pub trait Sampler {
-    /// Replaces x_t (`sample`) by the next, less noisy one; `output` is the network's output for it, of equal length.
-    fn update(&self, context: &StepContext<'_>, sample: &mut [f32], output: &[f32]);
+/// What an update rule works on; all of equal length but `history`.
+#[derive(Debug)]
+pub struct Images<'a> {
+    /// x_t, to be replaced by what the network is shown next (or by the image).
+    pub sample: &'a mut [f32],
+    /// The network's output for it; free to be overwritten.
+    pub output: &'a mut [f32],
+    /// [`Sampler::HISTORY`] images one after another, kept between calls.
+    pub history: &'a mut [f32],
+}
 
-    /// The first rule that the sampler's own settings break.
+/// What comes after an answer of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The same step asks the network again.
+    Ask,
+    /// The step is finished.
+    Stepped,
+    /// The image is finished, whatever the number of steps.
+    Finished,
+}
+
+/// An update rule.
+pub trait Sampler: Copy {
+    /// Image-sized f32 buffers that the rule keeps between network calls.
+    const HISTORY: usize = 0;
+
+    /// What the rule remembers besides images; `default()` at the start of each image.
+    type State: Copy + Default + core::fmt::Debug;
+
+    /// The level at which the network is asked next.
+    fn level<P: Spacing>(&self, context: &StepContext<'_, P>, state: &Self::State) -> Level {
+        let _ = state;
+        context.now()
+    }
+
+    /// Takes the network's output for x_t at [`Sampler::level`] and replaces x_t by what is shown to the network next.
+    fn update<P: Spacing>(&self, context: &StepContext<'_, P>, state: &mut Self::State, images: Images<'_>) -> Outcome;
+
+    /// The first rule that the sampler's own settings break for this run.
     ///
     /// # Errors
     /// [`SamplerError`] with the field and its value.
-    fn check(&self) -> Result<(), SamplerError>;
+    fn check<P: Spacing>(&self, context: &StepContext<'_, P>) -> Result<(), SamplerError>;
 }
 
 /// A setting of a sampler is outside its range.
@@ -114,7 +158,12 @@ pub fn guide(cond: &mut [f32], uncond: &[f32], scale: f32) {
     }
 }
 
-/// √ᾱ and √(1 − ᾱ).
-fn alpha_sigma(alphas_cumprod: f32) -> (f32, f32) {
-    (math::sqrt(alphas_cumprod), math::sqrt(1.0 - alphas_cumprod))
+/// Refuses a value outside low..=high, and NaN.
+fn in_range(field: &'static str, value: f32, low: f32, high: f32, allowed: &'static str) -> Result<(), SamplerError> {
+    if (low..=high).contains(&value) { Ok(()) } else { Err(SamplerError { field, value, allowed }) }
+}
+
+/// √x, 0 where x is negative by rounding.
+fn sqrt_or_0(x: f32) -> f32 {
+    math::sqrt(if x > 0.0 { x } else { 0.0 })
 }
