@@ -1,4 +1,5 @@
 //! Host tools of picodream: train, quantise, export, inspect and check small diffusion models.
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

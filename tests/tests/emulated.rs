@@ -1,4 +1,4 @@
-//! Same bits: every shipped model draws on emulated Cortex-M4F and Cortex-M3 the golden images that
+//! Same bits: every shipped model draws on every emulated core the golden images that
 //! `host-tools/tests/golden.rs` draws on the host.
 //!
 //! Tests that need QEMU or a chip's target say so and are skipped where these are missing; with
@@ -12,7 +12,9 @@ use std::sync::LazyLock;
 
 use picodream::{Ddim, Ddpm, Model};
 use picodream_tools::config::{ImageConfig, UNetConfig};
-use picodream_tools::emulate::{Class, EmulateOptions, EmulateReport, Form, MACHINES, Sampler, check_ready, emulate};
+use picodream_tools::emulate::{
+    Class, EmulateOptions, EmulateReport, Form, MACHINES, Machine, Sampler, check_ready, emulate,
+};
 use picodream_tools::export::{ExportOptions, Trajectories, export};
 use picodream_tools::files;
 use picodream_tools::float::random;
@@ -109,23 +111,26 @@ fn boards_draw_the_golden_images() {
         return;
     }
     let golden = golden();
-    let draw_on = |machine: &str| {
+    let draw_on = |machine: &Machine| {
+        // Half a billion instructions a step: two images each.
+        let count = if machine.core == "m0plus" { 2 } else { SEEDS };
         for (name, path) in shipped() {
             let options = EmulateOptions {
-                machine: machine.into(),
+                machine: machine.core.into(),
                 steps: STEPS,
-                count: SEEDS,
+                count,
                 form: Form::Loaded,
                 ..EmulateOptions::default()
             };
             let report = emulate(&path, &options).unwrap();
-            assert_eq!(crcs(&report), golden[&name], "{name} on {machine}");
-            assert!(report.stack_peak_bytes <= STACK_LIMIT_BYTES, "{name} on {machine}: {report:?}");
+            assert_eq!(crcs(&report), golden[&name][..count as usize], "{name} on {}", machine.core_name);
+            assert_eq!(report.core, machine.core_name);
+            assert!(report.stack_peak_bytes <= STACK_LIMIT_BYTES, "{name} on {}: {report:?}", machine.core_name);
         }
     };
     std::thread::scope(|scope| {
         for machine in &MACHINES {
-            scope.spawn(|| draw_on(machine.name));
+            scope.spawn(|| draw_on(machine));
         }
     });
 }
@@ -145,7 +150,7 @@ fn every_sampler_and_operator_has_the_same_bits() {
         let want = host_crcs(&ODD, &settings, class);
         for machine in &MACHINES {
             let options = EmulateOptions {
-                machine: machine.name.into(),
+                machine: machine.core.into(),
                 steps: 3,
                 count: 2,
                 class,
@@ -156,7 +161,7 @@ fn every_sampler_and_operator_has_the_same_bits() {
                 ..EmulateOptions::default()
             };
             let report = emulate(&path, &options).unwrap();
-            assert_eq!(crcs(&report), want[..2], "{on_board:?} on {}", machine.name);
+            assert_eq!(crcs(&report), want[..2], "{on_board:?} on {}", machine.core_name);
         }
     }
 }
@@ -223,7 +228,7 @@ fn board_refuses_what_it_cannot_run() {
     let refused = |path: &Path, options: &EmulateOptions| format!("{:#}", emulate(path, options).unwrap_err());
 
     for machine in &MACHINES {
-        let short = EmulateOptions { arena_short_bytes: 1, machine: machine.name.into(), ..base.clone() };
+        let short = EmulateOptions { arena_short_bytes: 1, machine: machine.core.into(), ..base.clone() };
         let error = refused(&path, &short);
         assert!(error.contains(&format!("{needed}")) && error.contains(&format!("{}", needed - 1)), "{error}");
     }

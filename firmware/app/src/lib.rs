@@ -3,9 +3,12 @@
 //! The report goes two ways: as `defmt` lines for people, and as [`Record`]s for the computer at the other end.
 #![no_std]
 
+mod bench;
 mod text;
 
 use core::fmt::Display;
+
+pub use bench::bench;
 
 use picodream::{BACKEND, Config, Ddim, Ddpm, Image, Model, Pipeline, Progress, SetupError};
 use picodream_wire::{Record, Request, Sampler};
@@ -13,8 +16,12 @@ use text::Text;
 
 /// What the app asks of a board.
 pub trait Board {
-    /// A counter of instructions (or cycles) that never runs backwards.
-    fn instructions(&mut self) -> u64;
+    /// A counter that never runs backwards; reading it is cheap.
+    fn ticks(&mut self) -> u64;
+    /// Instructions that so many ticks of the counter take.
+    fn instructions(&self, ticks: u64) -> u64;
+    /// Runs a loop whose length is known from its code, and returns that length in instructions.
+    fn known_loop(&mut self) -> u64;
     /// Most bytes of stack that were ever in use since reset.
     fn stack_peak_bytes(&mut self) -> u32;
     /// Sends a record to the computer.
@@ -103,9 +110,7 @@ fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeli
     let (seed, class) = (config.seed, config.class);
     let mut total = 0;
     loop {
-        let before = board.instructions();
-        let progress = pipeline.step();
-        let instructions = board.instructions() - before;
+        let (instructions, progress) = counted(board, |_| pipeline.step());
         total += instructions;
         board.send(&Record::Step { instructions });
         if progress == Progress::Done {
@@ -117,6 +122,14 @@ fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeli
     let per_step = total / u64::from(pipeline.steps_done());
     defmt::println!("seed {=u64} crc32 {=u32:08x}, {=u64} instructions a step", seed, crc32, per_step);
     board.send(&Record::Image { seed, class, crc32 });
+}
+
+/// Instructions that `work` takes, to a tick, and what it returns.
+fn counted<B: Board, T>(board: &mut B, work: impl FnOnce(&mut B) -> T) -> (u64, T) {
+    let before = board.ticks();
+    let result = work(board);
+    let ticks = board.ticks() - before;
+    (board.instructions(ticks), result)
 }
 
 /// Pixels per record: few enough for the stack.

@@ -11,9 +11,12 @@ const IMAGE: u32 = 3;
 const FINISHED: u32 = 4;
 const REFUSED: u32 = 5;
 const PIXELS: u32 = 6;
+const OP: u32 = 7;
+const YARDSTICK: u32 = 8;
 
 /// One message of the firmware, in the order they come: Started, then per image its Steps, its Pixels in pieces and the
-/// Image that ends it, then Finished; or Refused as the last.
+/// Image that ends it, then Finished; or Refused as the last. A firmware that measures sends, between Started and Finished,
+/// a Yardstick, a Step and the Ops of a network call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// The model was accepted and the first image begins.
@@ -37,6 +40,20 @@ pub enum Record<'a> {
     Step {
         /// Instructions that it took.
         instructions: u64,
+    },
+    /// One operator of a network call is done.
+    Op {
+        /// Its place in the operator list.
+        index: u32,
+        /// Instructions that it took.
+        instructions: u64,
+    },
+    /// The counter was held against a loop of known length.
+    Yardstick {
+        /// Instructions of the loop, from its code.
+        known: u64,
+        /// Instructions that were counted.
+        counted: u64,
     },
     /// The next bytes of an image: Gray8 or RGB888, row by row.
     Pixels(&'a [u8]),
@@ -69,6 +86,11 @@ impl Record<'_> {
                 frame(STARTED, numbers, backend.as_bytes(), name.as_bytes(), sink);
             }
             Self::Step { instructions: n } => frame(STEP, [low(n), high(n), 0, 0, 0, 0], none, none, sink),
+            Self::Op { index, instructions: n } => frame(OP, [low(n), high(n), index, 0, 0, 0], none, none, sink),
+            Self::Yardstick { known, counted } => {
+                let numbers = [low(known), high(known), low(counted), high(counted), 0, 0];
+                frame(YARDSTICK, numbers, none, none, sink);
+            }
             Self::Pixels(pixels) => frame(PIXELS, [0; 6], pixels, none, sink),
             Self::Image { seed, class, crc32 } => {
                 let class = class.map_or(NO_CLASS, u32::from);
@@ -129,6 +151,8 @@ impl<'a> Records<'a> {
                 }
             }
             STEP => Record::Step { instructions: joined(a, b) },
+            OP => Record::Op { index: c, instructions: joined(a, b) },
+            YARDSTICK => Record::Yardstick { known: joined(a, b), counted: joined(c, d) },
             PIXELS => Record::Pixels(tail),
             IMAGE => Record::Image { seed: joined(a, b), class: class_of(d)?, crc32: c },
             FINISHED => Record::Finished { stack_peak_bytes: a },
@@ -162,7 +186,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    const STORY: [Record; 6] = [
+    const STORY: [Record; 8] = [
         Record::Started {
             blob_crc32: 0xdead_beef,
             arena_bytes: 40_000,
@@ -173,6 +197,8 @@ mod tests {
             name: "faces-16",
         },
         Record::Step { instructions: 0x1_0000_0002 },
+        Record::Op { index: 5, instructions: 0x3_0000_0004 },
+        Record::Yardstick { known: 0x5_0000_0006, counted: 0x7_0000_0008 },
         Record::Pixels(&[1, 2, 3]),
         Record::Image { seed: u64::MAX, class: Some(2), crc32: 7 },
         Record::Finished { stack_peak_bytes: 1234 },
@@ -214,7 +240,7 @@ mod tests {
         let mut started = emitted(&STORY[..1]);
         started[24] = 200; // the backend's name longer than the tail
         assert_eq!(Records::new(&started).next(), Some(Err(WireError::BadValue(200))));
-        let mut refused = emitted(&STORY[5..]);
+        let mut refused = emitted(&STORY[7..]);
         refused[HEAD_BYTES] = 0xff;
         assert_eq!(Records::new(&refused).next(), Some(Err(WireError::BadText)));
     }

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::sample::SamplerName;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
-use crate::emulate::{Class, EmulateOptions, EmulateReport, EmulatedImage, Form, Sampler, emulate};
+use crate::emulate::{Class, DEFAULT_MACHINE, EmulateOptions, EmulateReport, EmulatedImage, Form, Sampler, emulate};
 use crate::picture::Picture;
 
 /// Draw images on an emulated microcontroller, and bring back what it took.
@@ -21,15 +21,19 @@ use crate::picture::Picture;
 #[command(after_long_help = "\
 Examples:
   picodream emulate fashion-16 --machine mps2-an386 --steps 20 --count 2
-  picodream emulate faces-16 --machine mps2-an385 --steps 4 --out on-an-m3
+  picodream emulate faces-16 --core m3 --steps 4 --out on-an-m3
 
-Machines: mps2-an386 (Cortex-M4F), mps2-an385 (Cortex-M3: no FPU, no DSP).")]
+Machines and cores: mps2-an385 (m3: Cortex-M3, no FPU, no DSP), mps2-an386 (m4: Cortex-M4F), mps2-an500 (m7: Cortex-M7),
+mps2-an505 (m33: Cortex-M33), mps3-an547 (m55: Cortex-M55), and m0plus: code for a Cortex-M0+, on mps2-an385.")]
 pub struct EmulateArgs {
     /// Path of a blob, or the name of a shipped model.
     model: String,
     /// The machine, as QEMU names it.
-    #[arg(long, default_value = "mps2-an386")]
+    #[arg(long, default_value = DEFAULT_MACHINE, conflicts_with = "core")]
     machine: String,
+    /// The machine by its core: m0plus, m3, m4, m7, m33 or m55.
+    #[arg(long)]
+    core: Option<String>,
     /// Denoising steps, 1 to the model's number of timesteps.
     #[arg(long, default_value_t = 20)]
     steps: u16,
@@ -70,7 +74,7 @@ pub fn run(args: &EmulateArgs, output: &Output) -> Result<()> {
     };
     let header = model.header().map_err(|error| anyhow::anyhow!("{error}"))?;
     let options = EmulateOptions {
-        machine: args.machine.clone(),
+        machine: args.core.clone().unwrap_or_else(|| args.machine.clone()),
         steps: args.steps,
         seed: args.seed,
         count: args.count,

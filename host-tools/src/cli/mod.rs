@@ -3,6 +3,7 @@
 //! Without a verb the shipped models draw a sheet. With `--json` standard output carries exactly one JSON object; progress
 //! and remarks go to standard error. An error is one sentence on standard error: exit code 1, or 2 for wrong usage.
 
+mod bench;
 mod data;
 mod demo;
 mod diff;
@@ -40,6 +41,7 @@ Examples:
   picodream sample faces-16 --count 16 --out faces.png
   picodream inspect fashion-16 --svg memory.svg
   picodream emulate fashion-16 --machine mps2-an386 --count 2 --out emulated
+  picodream bench --core m4 --layers            count instructions
 
 A MODEL is the path of a blob (.pdm) or the name of a shipped model: fashion-16, faces-16, fashion-16-eps.
 With --json standard output carries exactly one JSON object; CRCs in it are strings of 8 hexadecimal digits.
@@ -73,6 +75,7 @@ enum Verb {
     Eval(eval::EvalArgs),
     Diff(diff::DiffArgs),
     Emulate(emulate::EmulateArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command line of this process.
@@ -104,6 +107,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Verb::Eval(args)) => eval::run(&args, &output)?,
         Some(Verb::Diff(args)) => diff::run(&args, &output)?,
         Some(Verb::Emulate(args)) => emulate::run(&args, &output)?,
+        Some(Verb::Bench(args)) => bench::run(&args, &output)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,11 @@ const SHIPPED: [(&str, &[u8]); 3] = [
     ("fashion-16-eps", include_bytes!("../../../models/fashion-16-eps.pdm")),
 ];
 
+/// Names of the shipped models.
+pub fn names() -> Vec<String> {
+    SHIPPED.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
 /// The folder of the shipped models: `models/` of the repository that this program was built from.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models")

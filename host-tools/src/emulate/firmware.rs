@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::qemu::Machine;
+use super::machines::Machine;
 use crate::files;
 
 /// How the blob gets onto the board.
@@ -16,6 +16,8 @@ pub enum Form {
     BuiltIn,
     /// Read into RAM when the program runs, and checked by the board. One build for all blobs.
     Loaded,
+    /// Like [`Form::Loaded`], but the firmware that measures instead of drawing.
+    Bench,
 }
 
 impl Form {
@@ -23,24 +25,26 @@ impl Form {
         match self {
             Self::BuiltIn => "dream",
             Self::Loaded => "loaded",
+            Self::Bench => "bench",
         }
     }
 }
 
-/// Builds the firmware for `machine` (for the blob at `model`, when built in) and returns its ELF file's bytes.
+/// Builds the firmware for `machine` (around the blob at `model`, when built in) and returns its ELF file's bytes.
 pub fn build(machine: &Machine, form: Form, model: &Path) -> Result<Vec<u8>> {
     let folder = repository()?.join("firmware");
-    let target_dir = folder.join("target");
+    // Other compiler flags for one target would have everything built anew, back and forth.
+    let target_dir =
+        if machine.rustflags.is_empty() { folder.join("target") } else { folder.join("target").join(machine.core) };
     fs::create_dir_all(&target_dir).with_context(|| format!("cannot create {}", target_dir.display()))?;
     // Two processes building for two blobs would take each other's ELF file.
     let lock = File::create(target_dir.join(".emulate.lock")).context("cannot create the firmware's lock file")?;
     lock.lock().context("cannot lock the firmware's build folder")?;
-    let model = model.canonicalize().with_context(|| format!("cannot read {}", model.display()))?;
     let elf = target_dir.join(machine.target).join("release").join(form.binary());
     if !elf.exists() {
-        eprintln!("building the firmware for {}: about a minute, once", machine.target);
+        eprintln!("building the firmware for {}: about a minute, once", machine.core_name);
     }
-    cargo(machine, form, &folder, &target_dir, &model)?;
+    cargo(machine, form, &folder, &target_dir, model)?;
     files::read(&elf)
 }
 
@@ -63,7 +67,11 @@ fn repository() -> Result<PathBuf> {
 fn cargo(machine: &Machine, form: Form, folder: &Path, target_dir: &Path, model: &Path) -> Result<()> {
     let mut command = cargo_for(machine, "build", folder);
     command.args(["--quiet", "--release", "-p", "picodream-qemu", "--bin", form.binary()]);
-    command.env("CARGO_TARGET_DIR", target_dir).env("PICODREAM_MODEL", model);
+    command.env("CARGO_TARGET_DIR", target_dir).env("PICODREAM_BOARD", machine.board);
+    if form == Form::BuiltIn {
+        let model = model.canonicalize().with_context(|| format!("cannot read {}", model.display()))?;
+        command.env("PICODREAM_MODEL", model);
+    }
     run(command, machine)
 }
 
@@ -72,8 +80,11 @@ fn cargo_for(machine: &Machine, verb: &str, folder: &Path) -> Command {
     let mut command = Command::new("bash");
     command.arg("../scripts/cargo-for").args([machine.target, verb]).current_dir(folder);
     // Settings for the computer's own builds are not for the chip.
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "PICODREAM_MODEL"] {
         command.env_remove(name);
+    }
+    if !machine.rustflags.is_empty() {
+        command.env("RUSTFLAGS", machine.rustflags);
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
@@ -88,6 +99,6 @@ fn run(mut command: Command, machine: &Machine) -> Result<()> {
     match output.status.code() {
         // scripts/cargo-for has its reason in one sentence.
         Some(3) => bail!("{}", said.trim()),
-        _ => bail!("the firmware does not build for {}:\n{}", machine.target, said.trim()),
+        _ => bail!("the firmware does not build for {}:\n{}", machine.core_name, said.trim()),
     }
 }

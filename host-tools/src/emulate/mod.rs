@@ -2,9 +2,10 @@
 //!
 //! The firmware (`firmware/boards/qemu`) reads a request and leaves a report, both laid out by `picodream_wire`.
 
-mod firmware;
-mod flash;
-mod qemu;
+pub(crate) mod firmware;
+pub(crate) mod flash;
+mod machines;
+pub(crate) mod qemu;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ use picodream_wire::Request;
 use serde::{Serialize, Serializer};
 
 pub use firmware::Form;
+pub use machines::{DEFAULT_MACHINE, MACHINES, Machine};
 pub use picodream_wire::{Class, Sampler};
-pub use qemu::{MACHINES, Machine};
 
 use crate::{files, picture};
 use report::Report;
@@ -25,7 +26,7 @@ use report::Report;
 /// What to draw, on which machine and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmulateOptions {
-    /// Name of one of [`MACHINES`].
+    /// Name or core of one of [`MACHINES`].
     pub machine: String,
     /// Denoising steps per image.
     pub steps: u16,
@@ -55,7 +56,7 @@ impl Default for EmulateOptions {
     /// One image of seed 0 in 20 steps of DDIM on the Cortex-M4F, blob in flash, no files.
     fn default() -> Self {
         Self {
-            machine: MACHINES[0].name.to_owned(),
+            machine: DEFAULT_MACHINE.to_owned(),
             steps: 20,
             seed: 0,
             count: 1,
@@ -141,7 +142,15 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
     }
     let elf = firmware::build(machine, options.form, path)?;
     let started = Instant::now();
-    let run = qemu::run(machine, &elf, &blob, &request(options), options.patience)?;
+    let request = request(options);
+    let run = qemu::run(&qemu::Job {
+        machine,
+        elf: &elf,
+        files: &[("model.pdm", &blob), ("request.bin", &request.emit())],
+        steps: u64::from(request.steps) * u64::from(request.count),
+        patience: options.patience,
+        show_progress: true,
+    })?;
     let seconds = started.elapsed().as_secs_f64();
     let report = Report::read(&run.report)?;
 
@@ -151,7 +160,7 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
     let images = save_images(&report, machine, options)?;
     Ok(EmulateReport {
         machine: machine.name,
-        core: machine.core,
+        core: machine.core_name,
         model: report.name,
         backend: report.backend,
         blob_crc32: report.blob_crc32,

@@ -1,4 +1,4 @@
-//! The emulated machines, and one run of QEMU in a folder of its own.
+//! One run of QEMU in a folder of its own.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -9,37 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use picodream_wire::Request;
 
+use super::machines::Machine;
 use super::report::steps_done;
 use crate::files;
 
 const QEMU: &str = "qemu-system-arm";
-
-/// A machine that QEMU emulates and the firmware knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
-    /// QEMU's name for it.
-    pub name: &'static str,
-    /// Its core.
-    pub core: &'static str,
-    /// Rust's target for that core.
-    pub target: &'static str,
-}
-
-/// All machines; the first is the default.
-pub const MACHINES: [Machine; 2] = [
-    Machine { name: "mps2-an386", core: "Cortex-M4F", target: "thumbv7em-none-eabihf" },
-    Machine { name: "mps2-an385", core: "Cortex-M3", target: "thumbv7m-none-eabi" },
-];
-
-impl Machine {
-    /// The machine of this name; the error lists those there are.
-    pub fn named(name: &str) -> Result<&'static Self> {
-        let known = || MACHINES.map(|m| format!("{} ({})", m.name, m.core)).join(", ");
-        MACHINES.iter().find(|m| m.name == name).with_context(|| format!("no machine '{name}'; there are {}", known()))
-    }
-}
 
 /// Fails with what to install when QEMU is not there.
 pub fn check_installed() -> Result<()> {
@@ -60,16 +35,33 @@ pub struct Run {
     pub log: Vec<u8>,
 }
 
-/// Runs `elf` until it ends, or until it has done no step for `patience`.
-pub fn run(machine: &Machine, elf: &[u8], blob: &[u8], request: &Request, patience: Duration) -> Result<Run> {
+/// What to run.
+pub struct Job<'a> {
+    /// On which machine.
+    pub machine: &'a Machine,
+    /// The firmware.
+    pub elf: &'a [u8],
+    /// Names and bytes of the files that the firmware finds.
+    pub files: &'a [(&'a str, &'a [u8])],
+    /// How many steps the firmware will report.
+    pub steps: u64,
+    /// Give up when it has reported nothing for this long.
+    pub patience: Duration,
+    /// Whether to show a bar of the steps.
+    pub show_progress: bool,
+}
+
+/// Runs a firmware until it ends.
+pub fn run(job: &Job) -> Result<Run> {
     let folder = Folder::create()?;
-    for (name, bytes) in [("firmware.elf", elf), ("model.pdm", blob), ("request.bin", &request.emit())] {
+    files::write_atomic(&folder.path("firmware.elf"), job.elf)?;
+    for (name, bytes) in job.files {
         files::write_atomic(&folder.path(name), bytes)?;
     }
     let log = File::create(folder.path("log.bin")).context("cannot create the log")?;
     let errors = File::create(folder.path("errors.txt")).context("cannot create the log")?;
     let child = Command::new(QEMU)
-        .args(["-machine", machine.name, "-display", "none", "-monitor", "none", "-serial", "none"])
+        .args(["-machine", job.machine.name, "-display", "none", "-monitor", "none", "-serial", "none"])
         .args(["-semihosting-config", "enable=on,target=native", "-icount", "shift=0", "-kernel", "firmware.elf"])
         .current_dir(&folder.0)
         .stdin(Stdio::null())
@@ -77,24 +69,24 @@ pub fn run(machine: &Machine, elf: &[u8], blob: &[u8], request: &Request, patien
         .stderr(errors)
         .spawn()
         .with_context(|| format!("cannot run {QEMU}"))?;
-    let steps = u64::from(request.steps) * u64::from(request.count);
-    let status = wait(child, &folder.path("report.bin"), steps, patience)?;
+    let status = wait(child, &folder.path("report.bin"), job)?;
 
     let report = fs::read(folder.path("report.bin")).unwrap_or_default();
     let errors = fs::read_to_string(folder.path("errors.txt")).unwrap_or_default();
     ensure!(
         matches!(status.code(), Some(0 | 1)),
-        "the emulated {} stopped with {status} after {} of {steps} steps {}",
-        machine.name,
+        "the emulated {} stopped with {status} after {} of {} steps {}",
+        job.machine.core_name,
         steps_done(&report),
+        job.steps,
         errors.trim()
     );
     Ok(Run { report, log: files::read(&folder.path("log.bin"))? })
 }
 
-fn wait(mut child: Child, report: &Path, steps: u64, patience: Duration) -> Result<ExitStatus> {
+fn wait(mut child: Child, report: &Path, job: &Job) -> Result<ExitStatus> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {eta} left").context("progress bar")?;
-    let bar = ProgressBar::new(steps).with_style(style);
+    let bar = if job.show_progress { ProgressBar::new(job.steps) } else { ProgressBar::hidden() }.with_style(style);
     let (mut seen, mut heard) = (0, Instant::now());
     loop {
         if let Some(status) = child.try_wait().context("cannot wait for QEMU")? {
@@ -106,11 +98,11 @@ fn wait(mut child: Child, report: &Path, steps: u64, patience: Duration) -> Resu
             (seen, heard) = (bytes, Instant::now());
             bar.set_position(steps_done(&fs::read(report).unwrap_or_default()));
         }
-        if heard.elapsed() > patience {
+        if heard.elapsed() > job.patience {
             // Killed or already gone: either way it is over.
             let _ = child.kill();
             let _ = child.wait();
-            bail!("the emulated board has done no step for {} s: given up", patience.as_secs());
+            bail!("the emulated board has done no step for {} s: given up", job.patience.as_secs());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -137,17 +129,5 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // A left-over in the temporary folder is no reason to fail.
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn knows_its_machines() {
-        assert_eq!(Machine::named("mps2-an385").unwrap().core, "Cortex-M3");
-        let error = Machine::named("mps2").unwrap_err().to_string();
-        assert!(error.contains("'mps2'") && MACHINES.iter().all(|m| error.contains(m.name)), "{error}");
     }
 }

@@ -11,22 +11,7 @@ use picodream_wire::{Record, Request};
 use semihosting::fs::File;
 use semihosting::io::{Read, Write};
 
-/// Room for a blob that arrives at run time, aligned as in flash.
-#[repr(C, align(16))]
-pub struct Blob([u8; Self::BYTES]);
-
-impl Blob {
-    const BYTES: usize = 1 << 20;
-
-    /// Zeros.
-    #[must_use]
-    #[allow(clippy::new_without_default, reason = "only ever a static")]
-    pub const fn new() -> Self {
-        Self([0; Self::BYTES])
-    }
-}
-
-/// QEMU's mps2-an385 or mps2-an386, started with `-semihosting-config enable=on` and `-icount shift=0` in a folder that
+/// One of QEMU's Cortex-M boards (`build.rs` has the list), started with `-semihosting-config enable=on` and `-icount shift=0` in a folder that
 /// may hold `request.bin` and `model.pdm`; leaves `report.bin` there.
 pub struct Qemu {
     report: File,
@@ -54,10 +39,10 @@ impl Qemu {
         }
     }
 
-    /// The bytes of `model.pdm`.
-    pub fn read_blob(&self, room: &'static mut Blob) -> &'static [u8] {
-        let got = read_all(need(File::open(c"model.pdm"), "there is a model.pdm"), &mut room.0);
-        &room.0[..got]
+    /// The bytes of `model.pdm`, put into `room`, whose place is aligned as flash would be.
+    pub fn read_blob(&self, room: &'static mut [u8]) -> &'static [u8] {
+        let got = read_all(need(File::open(c"model.pdm"), "there is a model.pdm"), room);
+        &room[..got]
     }
 
     /// Ends the emulation; its exit code is 0 when the work was done.
@@ -71,8 +56,19 @@ impl Qemu {
 }
 
 impl Board for Qemu {
-    fn instructions(&mut self) -> u64 {
-        ticks::elapsed() * ticks::INSTRUCTIONS_PER_TICK
+    fn ticks(&mut self) -> u64 {
+        ticks::elapsed()
+    }
+
+    fn instructions(&self, ticks: u64) -> u64 {
+        ticks::instructions(ticks)
+    }
+
+    fn known_loop(&mut self) -> u64 {
+        // cortex-m's loop of two instructions, taken once more than asked for.
+        const TIMES: u32 = 1_000_000;
+        cortex_m::asm::delay(TIMES);
+        2 * (u64::from(TIMES) + 1)
     }
 
     fn stack_peak_bytes(&mut self) -> u32 {

@@ -1,15 +1,18 @@
-//! SysTick as a clock of 25 MHz without end: its 24 bits, and a count of how often they ran out.
+//! SysTick as a clock without end: its 24 bits, and a count of how often they ran out.
 //!
-//! Under `qemu-system-arm -icount shift=0` one instruction takes one nanosecond of virtual time, so a tick is exactly
-//! 40 instructions. On a real chip the same ticks would be time, not instructions.
+//! Under `qemu-system-arm -icount shift=0` one instruction takes one nanosecond of virtual time, so a tick of 25 MHz is
+//! exactly 40 instructions. On a real chip the same ticks would be time, not instructions.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m::peripheral::{SCB, SYST};
 
-/// One tick of 25 MHz in nanoseconds of virtual time.
-pub const INSTRUCTIONS_PER_TICK: u64 = 40;
+/// Ticks in a second of virtual time; `build.rs` knows the machine's.
+const HZ: u64 = match u64::from_str_radix(env!("PICODREAM_SYSTICK_HZ"), 10) {
+    Ok(hz) => hz,
+    Err(_) => panic!("build.rs gives a number"),
+};
 
 const PERIOD: u32 = 1 << 24;
 
@@ -34,6 +37,11 @@ pub fn elapsed() -> u64 {
         (WRAPS.load(Ordering::Relaxed) + pending, current)
     });
     u64::from(wraps) * u64::from(PERIOD) + u64::from(PERIOD - 1 - current)
+}
+
+/// Instructions that so many ticks take.
+pub fn instructions(ticks: u64) -> u64 {
+    ticks * 1_000_000_000 / HZ
 }
 
 #[cortex_m_rt::exception]

@@ -3,10 +3,9 @@
 #![no_main]
 
 use picodream::{Arena, Model};
-use picodream_qemu::{Blob, Qemu};
-use static_cell::ConstStaticCell;
+use picodream_qemu::Qemu;
 
-static BLOB: ConstStaticCell<Blob> = ConstStaticCell::new(Blob::new());
+static BLOB: Arena<{ 1 << 20 }> = Arena::new();
 static ARENA: Arena<{ 1 << 20 }> = Arena::new();
 
 #[cortex_m_rt::entry]

@@ -1,0 +1,249 @@
+//! Instruction counts on emulated Cortex-M cores: single layers, and whole steps of a model.
+//!
+//! The firmware `firmware/boards/qemu/src/bin/bench.rs` counts with QEMU's SysTick under `-icount shift=0`; before every
+//! measurement the counter is held against a loop of known length. Counts are instructions, never cycles or time.
+
+pub mod board;
+pub mod layers;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, anyhow};
+use picodream::Model;
+use serde::Serialize;
+
+use crate::emulate::Machine;
+use crate::inspect::{self, BlobReport};
+use crate::sampling::available_threads;
+pub use board::{Board, Counts};
+use layers::LAYER_NAME;
+pub use layers::{LAYERS, Layer};
+
+/// A layer on a core.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// `3x3 28x28x16->16`: kernel (`s2` with stride 2, `up` behind nearest ×2), input, output channels; ` fused` with
+    /// norm, SiLU, time bias and residual.
+    pub shape: String,
+    /// The core, as `--core` names it.
+    pub core: &'static str,
+    /// Name of the kernels that ran.
+    pub backend: String,
+    /// Of the algorithm with the fewest instructions: everything the layer does, per multiply-accumulate of its definition.
+    pub instructions_per_mac: f64,
+    /// Working memory of that algorithm.
+    pub scratch_bytes: u32,
+    /// Name of that algorithm.
+    pub algorithm: &'static str,
+    /// Multiply-accumulates of the layer's definition.
+    pub macs: u64,
+    /// Every algorithm that the layer has.
+    pub algorithms: Vec<AlgorithmReport>,
+}
+
+/// One way to compute a layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct AlgorithmReport {
+    /// Its name.
+    pub algorithm: &'static str,
+    /// Instructions of the layer's operator.
+    pub instructions: u64,
+    /// The same per multiply-accumulate.
+    pub instructions_per_mac: f64,
+    /// Working memory in the arena.
+    pub scratch_bytes: u32,
+    /// Constants of the layer in the blob.
+    pub constant_bytes: u32,
+}
+
+/// A whole denoising step on a core.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// Name of the model.
+    pub model: String,
+    /// The core, as `--core` names it.
+    pub core: &'static str,
+    /// Name of the kernels that ran.
+    pub backend: String,
+    /// Instructions of the step: network call and sampler.
+    pub instructions: u64,
+    /// The same per multiply-accumulate of the convolutions.
+    pub instructions_per_mac: f64,
+    /// Multiply-accumulates of the convolutions, time projections included.
+    pub macs: u64,
+    /// Share of the step by kind of operator; adds up to 1.
+    pub shares: BTreeMap<String, f64>,
+    /// Bytes of the arena.
+    pub arena_bytes: u32,
+    /// Most bytes of stack in use.
+    pub stack_peak_bytes: u32,
+}
+
+/// How much code a core takes.
+#[derive(Clone, Debug, Serialize)]
+pub struct CodeReport {
+    /// The core, as `--core` names it.
+    pub core: &'static str,
+    /// Bytes of the measuring firmware in flash: runtime, logs and reports, no blob.
+    pub code_bytes: u64,
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct BenchReport {
+    /// Layers, core by core.
+    pub layers: Vec<LayerReport>,
+    /// Steps, core by core.
+    pub steps: Vec<StepReport>,
+    /// Code, core by core.
+    pub code: Vec<CodeReport>,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, Default)]
+pub struct BenchOptions {
+    /// The cores.
+    pub machines: Vec<&'static Machine>,
+    /// The layers.
+    pub layers: Vec<Layer>,
+    /// Names and blobs of the models whose steps are measured.
+    pub models: Vec<(String, Vec<u8>)>,
+}
+
+/// One blob to run: a layer in one of its algorithms, or a model.
+enum Subject<'a> {
+    Layer(&'a Layer, &'static str, Vec<u8>),
+    Model(&'a str, &'a [u8]),
+}
+
+impl Subject<'_> {
+    fn name(&self) -> String {
+        match self {
+            Self::Layer(layer, algorithm, _) => format!("{} ({algorithm})", layer.shape()),
+            Self::Model(name, _) => (*name).into(),
+        }
+    }
+
+    fn blob(&self) -> &[u8] {
+        match self {
+            Self::Layer(_, _, blob) => blob,
+            Self::Model(_, blob) => blob,
+        }
+    }
+}
+
+/// Builds one firmware for each core and measures; `on_progress` hears how many of how many measurements are done.
+///
+/// # Errors
+/// When a firmware does not build, or a board refuses or miscounts.
+pub fn bench(options: &BenchOptions, on_progress: &(impl Fn(usize, usize) + Sync)) -> Result<BenchReport> {
+    let mut subjects = Vec::new();
+    for layer in &options.layers {
+        subjects.push(Subject::Layer(layer, "direct", layer.blob()?));
+    }
+    subjects.extend(options.models.iter().map(|(name, blob)| Subject::Model(name, blob)));
+    let total = subjects.len() * options.machines.len();
+    let mut report = BenchReport::default();
+    for (behind, machine) in options.machines.iter().enumerate() {
+        let board = Board::build(machine)?;
+        report.code.push(CodeReport { core: machine.core, code_bytes: board.code_bytes()? });
+        let all = measure_all(&board, &subjects, &|done| on_progress(behind * subjects.len() + done, total))?;
+        for (subject, counts) in subjects.iter().zip(&all) {
+            match subject {
+                Subject::Layer(layer, algorithm, blob) => {
+                    let way = layer_report(layer, algorithm, blob, counts)?;
+                    add_layer(&mut report.layers, &board, layer, counts, way);
+                }
+                Subject::Model(name, blob) => report.steps.push(step_report(name, machine.core, blob, counts)?),
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Runs all subjects on a board, as many at a time as there are processors: counts do not depend on it.
+fn measure_all(board: &Board, subjects: &[Subject], on_done: &(impl Fn(usize) + Sync)) -> Result<Vec<Counts>> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let results = Mutex::new(BTreeMap::new());
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(subject) = subjects.get(index) else { return };
+            let counts = board.measure(subject.blob()).with_context(|| subject.name());
+            if let Ok(mut results) = results.lock() {
+                results.insert(index, counts);
+            }
+            on_done(done.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..available_threads()).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    let results = results.into_inner().map_err(|_| anyhow!("a measuring thread stopped early"))?;
+    results.into_values().collect()
+}
+
+fn layer_report(layer: &Layer, algorithm: &'static str, blob: &[u8], counts: &Counts) -> Result<AlgorithmReport> {
+    let inspected = inspected(blob)?;
+    let index = inspected.ops.iter().position(|op| op.name == LAYER_NAME);
+    let index = index.with_context(|| format!("the blob has no operator '{LAYER_NAME}'"))?;
+    let (op, instructions) = (&inspected.ops[index], counts.ops[index]);
+    let instructions_per_mac = instructions as f64 / layer.macs() as f64;
+    let (scratch_bytes, constant_bytes) = (op.scratch_bytes, op.blob_bytes);
+    Ok(AlgorithmReport { algorithm, instructions, instructions_per_mac, scratch_bytes, constant_bytes })
+}
+
+/// Adds a way to compute a layer to the layer's report, which shows the one with the fewest instructions.
+fn add_layer(layers: &mut Vec<LayerReport>, board: &Board, layer: &Layer, counts: &Counts, report: AlgorithmReport) {
+    let (shape, core) = (layer.shape(), board.machine.core);
+    let known = layers.iter().position(|l| l.shape == shape && l.core == core);
+    let index = known.unwrap_or_else(|| {
+        layers.push(LayerReport {
+            shape,
+            core,
+            backend: counts.backend.clone(),
+            instructions_per_mac: f64::INFINITY,
+            scratch_bytes: 0,
+            algorithm: report.algorithm,
+            macs: layer.macs(),
+            algorithms: Vec::new(),
+        });
+        layers.len() - 1
+    });
+    let best = &mut layers[index];
+    if report.instructions_per_mac < best.instructions_per_mac {
+        best.instructions_per_mac = report.instructions_per_mac;
+        (best.scratch_bytes, best.algorithm) = (report.scratch_bytes, report.algorithm);
+    }
+    best.algorithms.push(report);
+}
+
+fn step_report(model: &str, core: &'static str, blob: &[u8], counts: &Counts) -> Result<StepReport> {
+    let inspected = inspected(blob)?;
+    let mut by_kind: BTreeMap<String, u64> = BTreeMap::new();
+    for (op, instructions) in inspected.ops.iter().zip(&counts.ops) {
+        *by_kind.entry(op.kind.clone()).or_default() += instructions;
+    }
+    let network: u64 = counts.ops.iter().sum();
+    by_kind.insert("sampler".into(), counts.step.saturating_sub(network));
+    let macs = inspected.ops.iter().filter(|op| op.kind.starts_with("conv")).map(|op| op.macs).sum::<u64>();
+    let share = |instructions: u64| instructions as f64 / counts.step as f64;
+    Ok(StepReport {
+        model: model.into(),
+        core,
+        backend: counts.backend.clone(),
+        instructions: counts.step,
+        instructions_per_mac: counts.step as f64 / macs as f64,
+        macs,
+        shares: by_kind.into_iter().map(|(kind, instructions)| (kind, share(instructions))).collect(),
+        arena_bytes: counts.arena_bytes,
+        stack_peak_bytes: counts.stack_peak_bytes,
+    })
+}
+
+fn inspected(blob: &[u8]) -> Result<BlobReport> {
+    inspect::report(&Model::parse(blob).map_err(|error| anyhow!("{error}"))?)
+}

@@ -1,0 +1,148 @@
+//! `picodream bench`: instruction counts on emulated cores, layer by layer and step by step.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use super::output::Output;
+use super::shipped::{self, ModelFiles};
+use crate::bench::{BenchOptions, BenchReport, LAYERS, LayerReport, StepReport, bench};
+use crate::emulate::{MACHINES, Machine};
+
+/// Count instructions on emulated Cortex-M cores: single layers, and whole denoising steps.
+///
+/// Builds one firmware per core, runs it under QEMU (which must be installed), and counts what it retires. These are
+/// instructions, never cycles: how long one takes depends on the chip. Per MAC means per multiply-accumulate of the
+/// convolution as it is defined, with everything that the layer does beside it.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  picodream bench                               everything, on every core
+  picodream bench --core m4 --layers            one core, the layers only
+  picodream bench --core m4 --core m55 --shape 3x3
+  picodream bench --steps --model fashion-16 --json
+
+A shape is KERNELxKERNEL HEIGHTxWIDTHxCIN->COUT: `s2` is stride 2, `up` a nearest doubling before the convolution, and
+`fused` adds what a ResBlock's convolution has: norm, SiLU, time bias, residual, sums for the next norm.")]
+pub struct BenchArgs {
+    /// Measure on this core only: m0plus, m3, m4, m7, m33 or m55; may be repeated.
+    #[arg(long, value_name = "CORE")]
+    core: Vec<String>,
+    /// Measure layers [default: layers and steps].
+    #[arg(long)]
+    layers: bool,
+    /// Measure whole steps of the models.
+    #[arg(long)]
+    steps: bool,
+    /// Measure only layers whose shape contains this text; implies --layers.
+    #[arg(long, value_name = "TEXT", conflicts_with = "steps")]
+    shape: Option<String>,
+    /// Measure the steps of this model only, the path of a blob or a shipped name; may be repeated; implies --steps.
+    #[arg(long, value_name = "MODEL")]
+    model: Vec<String>,
+}
+
+/// Runs the verb.
+pub fn run(args: &BenchArgs, output: &Output) -> Result<()> {
+    let options = options(args)?;
+    let bar = output.progress(0, "measurements");
+    let report = bench(&options, &|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    tell(&report, output)?;
+    output.object(&report)
+}
+
+fn options(args: &BenchArgs) -> Result<BenchOptions> {
+    let machines = if args.core.is_empty() {
+        MACHINES.iter().collect()
+    } else {
+        args.core.iter().map(|core| Machine::named(core)).collect::<Result<_>>()?
+    };
+    let (layers, steps) = (args.layers || args.shape.is_some(), args.steps || !args.model.is_empty());
+    let neither = !layers && !steps;
+    let mut options = BenchOptions { machines, ..BenchOptions::default() };
+    if layers || neither {
+        let wanted = args.shape.as_deref().unwrap_or_default();
+        options.layers = LAYERS.into_iter().filter(|layer| layer.shape().contains(wanted)).collect();
+        ensure!(
+            !options.layers.is_empty(),
+            "no layer's shape contains '{wanted}'; there are {}",
+            LAYERS.map(|layer| layer.shape()).join(", ")
+        );
+    }
+    if steps || neither {
+        let names = if args.model.is_empty() { shipped::names() } else { args.model.clone() };
+        for name in names {
+            let files = ModelFiles::find(&name)?;
+            let blob = files.model()?.bytes().to_vec();
+            options.models.push((name, blob));
+        }
+    }
+    Ok(options)
+}
+
+fn tell(report: &BenchReport, output: &Output) -> Result<()> {
+    if !report.layers.is_empty() {
+        tell_layers(&report.layers, output)?;
+    }
+    if !report.steps.is_empty() {
+        tell_steps(&report.steps, output)?;
+    }
+    output.line("code: flash of the measuring firmware, logs and reports included, no blob")?;
+    for code in &report.code {
+        output.line(format_args!("  {:<7} {:>7} bytes", code.core, code.code_bytes))?;
+    }
+    Ok(())
+}
+
+/// One line per shape and algorithm, one column per core.
+fn tell_layers(layers: &[LayerReport], output: &Output) -> Result<()> {
+    let mut cores: Vec<&str> = layers.iter().map(|layer| layer.core).collect();
+    cores.dedup();
+    let head: String = cores.iter().map(|core| format!("{core:>9}")).collect();
+    output.line(format_args!("{:<30} {:<9}{head} {:>9} {:>10}", "instructions per MAC", "", "scratch", "constants"))?;
+    let first = layers.iter().filter(|layer| layer.core == cores[0]);
+    for layer in first {
+        for (index, way) in layer.algorithms.iter().enumerate() {
+            let of_shape = layers.iter().filter(|other| other.shape == layer.shape);
+            let counts: String =
+                of_shape.map(|other| format!("{:>9.3}", other.algorithms[index].instructions_per_mac)).collect();
+            output.line(format_args!(
+                "{:<30} {:<9}{counts} {:>7} B {:>8} B",
+                layer.shape, way.algorithm, way.scratch_bytes, way.constant_bytes
+            ))?;
+        }
+    }
+    output.line("")
+}
+
+fn tell_steps(steps: &[StepReport], output: &Output) -> Result<()> {
+    output.line(format_args!(
+        "{:<16} {:<7} {:>13} {:>8}  {:<14} share by operator",
+        "whole step", "core", "instructions", "per MAC", "kernels"
+    ))?;
+    for step in steps {
+        output.line(format_args!(
+            "{:<16} {:<7} {:>13} {:>8.3}  {:<14} {}",
+            step.model,
+            step.core,
+            step.instructions,
+            step.instructions_per_mac,
+            step.backend,
+            shares(&step.shares)
+        ))?;
+    }
+    output.line("")
+}
+
+/// The largest share first.
+fn shares(shares: &BTreeMap<String, f64>) -> String {
+    let mut sorted: Vec<_> = shares.iter().collect();
+    sorted.sort_by(|a, b| b.1.total_cmp(a.1));
+    sorted.iter().map(|(kind, share)| format!("{kind} {:.1} %", 100.0 * **share)).collect::<Vec<_>>().join(", ")
+}
