@@ -167,19 +167,19 @@ fn image_config(options: &DiffOptions, i: usize, num_classes: usize) -> Config {
 }
 
 /// A 16-byte aligned buffer: the aligned part of a longer one, whose heap memory never moves.
-struct Arena {
+pub(crate) struct Arena {
     memory: Vec<u8>,
     range: Range<usize>,
 }
 
 impl Arena {
-    fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         let memory = vec![0; bytes + 15];
         let start = memory.as_ptr().align_offset(16).min(15);
         Self { memory, range: start..start + bytes }
     }
 
-    fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.memory[self.range.clone()]
     }
 }

@@ -1,8 +1,8 @@
 //! Every damaged blob is refused with a reason, and what is accepted runs without a panic.
 
 use picodream::blob::{
-    AttentionOp, ConvOp, DType, HEADER_BYTES, Header, NONE, Norm, OP_RECORD_BYTES, Op, OpCommon, PredictionType,
-    Region, TENSOR_RECORD_BYTES, TensorRecord, TextRef, TimeEmbedOp, VERSION, place_sections, seal,
+    Algorithm, AttentionOp, ConvOp, DType, HEADER_BYTES, Header, NONE, Norm, OP_RECORD_BYTES, Op, OpCommon,
+    PredictionType, Region, TENSOR_RECORD_BYTES, TensorRecord, TextRef, TimeEmbedOp, VERSION, place_sections, seal,
 };
 use picodream::rng::NoiseStream;
 use picodream::{Config, Ddim, Model, ParseError, Pipeline, Progress, SetupError};
@@ -49,6 +49,7 @@ fn tiny_blob() -> Vec<u8> {
         upsample: false,
         norm: None,
         silu: false,
+        algorithm: Algorithm::Direct,
         qmax: 127,
         inv_scale_a: 30.0,
         inv_scale_b: 0.0,
@@ -78,9 +79,12 @@ fn tiny_blob() -> Vec<u8> {
                     (tensors[usize::from(op.src_a)].channels, tensors[usize::from(op.common.out)].channels);
                 let time = if op.time.is_some() { 4 } else { 0 };
                 let data = op.data_layout(cin.into(), cout.into(), time).bytes;
-                (data, op.scratch_layout(cin.into(), cout.into(), 4).bytes)
+                (
+                    data,
+                    op.scratch_layout(cin.into(), cout.into(), 4, tensors[usize::from(op.common.out)].statistics).bytes,
+                )
             }
-            Op::Attention(op) => (op.data_layout(2).bytes, op.scratch_layout(2, 16).bytes),
+            Op::Attention(op) => (op.data_layout(2).bytes, op.scratch_layout(2, 16, true).bytes),
         };
         let common = match op {
             Op::TimeEmbed(op) => &mut op.common,
@@ -138,7 +142,7 @@ fn tiny_blob() -> Vec<u8> {
     // Every constant is some small float; as int8 weights the same bytes are arbitrary.
     let mut noise = NoiseStream::new(5, 0);
     for slot in blob[sections[4].range()].chunks_exact_mut(4) {
-        slot.copy_from_slice(&(0.05 * noise.next_gaussian()).to_le_bytes());
+        slot.copy_from_slice(&(0.001 * noise.next_gaussian()).to_le_bytes());
     }
     seal(&mut blob);
     blob

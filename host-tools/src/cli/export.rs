@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::output::Output;
 use crate::checkpoint::Checkpoint;
-use crate::export::{ExportOptions, ExportReport, Exported, export};
+use crate::export::{ExportOptions, ExportReport, Exported, Kernels, export};
 use crate::files;
 
 /// Quantise a checkpoint and pack it into one blob for the microcontroller.
@@ -27,6 +27,9 @@ pub struct ExportArgs {
     /// The blob to write [default: the checkpoint's name with .pdm].
     #[arg(long, value_name = "FILE.pdm")]
     out: Option<PathBuf>,
+    /// `small`: least flash and RAM. `fast`: Winograd and phase convolutions wherever they fit; the same images.
+    #[arg(long, value_enum, default_value_t)]
+    kernels: Kernels,
 }
 
 /// Runs the verb.
@@ -35,7 +38,8 @@ pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     ensure!(out != args.checkpoint, "--out is the checkpoint itself: {}", out.display());
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
     let spinner = output.spinner("calibrating and quantising");
-    let Exported { bytes, report } = export(&checkpoint, &ExportOptions::default())?;
+    let Exported { bytes, report } =
+        export(&checkpoint, &ExportOptions { kernels: args.kernels, ..ExportOptions::default() })?;
     spinner.finish_and_clear();
     files::write_atomic(&out, &bytes)?;
     let ExportReport {

@@ -2,12 +2,14 @@
 
 use anyhow::{Result, ensure};
 use half::f16;
-use picodream::blob::{self, AttentionOp, ConvOp, OpCommon, Region, TensorRecord, TimeEmbedOp};
+use picodream::blob::{
+    self, Algorithm, AttentionOp, ConvOp, OpCommon, PlainWeights, Region, TensorRecord, TimeEmbedOp,
+};
 
 use super::calibrate::{Calibration, OpStats};
 use super::places::Places;
 use super::plan::{Buffer, Plan, plan};
-use super::quantise::{QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
+use super::quantise::{Inputs, QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
 use crate::float::{Attention, Conv, Graph, Linear, Norm, Op, TimeEmbed};
 
 /// A network ready to be packed.
@@ -31,8 +33,18 @@ pub struct Lowered {
     pub plan: Plan,
 }
 
+/// Which algorithms the convolutions get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kernels {
+    /// Direct everywhere: the smallest blob and arena.
+    #[default]
+    Small,
+    /// Winograd and phases wherever they fit: the fewest instructions.
+    Fast,
+}
+
 /// Quantises, lowers and plans a graph.
-pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules) -> Result<Lowered> {
+pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules, kernels: Kernels) -> Result<Lowered> {
     ensure!(
         graph.ops.len() <= 256 && graph.tensors.len() < 256,
         "the network has {} operators and {} tensors; a blob holds at most 256 and 255",
@@ -40,7 +52,7 @@ pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules) -> Result<
         graph.tensors.len()
     );
     let places = Places::new(graph);
-    let mut lowerer = Lowerer { graph, places: &places, rules, data: Vec::new() };
+    let mut lowerer = Lowerer { graph, places: &places, rules, kernels, data: Vec::new() };
     let mut ops = Vec::with_capacity(graph.ops.len());
     for (op, stats) in graph.ops.iter().zip(&calibration.ops) {
         ops.push(match op {
@@ -88,6 +100,7 @@ struct Lowerer<'a> {
     graph: &'a Graph,
     places: &'a Places,
     rules: &'a Rules,
+    kernels: Kernels,
     data: Vec<u8>,
 }
 
@@ -134,14 +147,24 @@ impl Lowerer<'_> {
 
     /// Quantises a convolution, with fewer bits for its inputs when its sums would pass [`SUM_LIMIT`].
     fn product(&self, op: &Conv, channels: [usize; 2], stats: &OpStats) -> (u16, QuantProduct) {
-        let mut qmax = self.qmax(op);
+        let mut inputs = Inputs { qmax: self.qmax(op), silu: op.silu };
         loop {
             let (layer, branches) = ((&op.weight[..], &op.bias[..]), stats.branches.each_ref());
-            let product = quantise_product(layer, channels, branches, &stats.products[0], qmax, self.rules);
-            if product.rows.largest_sum(qmax) < SUM_LIMIT || qmax < 255 {
-                return (qmax, product);
+            let product = quantise_product(layer, channels, branches, &stats.products[0], inputs, self.rules);
+            if product.rows.largest_sum(inputs.qmax) < SUM_LIMIT || inputs.qmax == 1 {
+                return (inputs.qmax, product);
             }
-            qmax /= 2;
+            inputs.qmax /= 2;
+        }
+    }
+
+    /// The fastest algorithm that suits the convolution, or the smallest.
+    fn algorithm(&self, op: &Conv) -> Algorithm {
+        match self.kernels {
+            Kernels::Small => Algorithm::Direct,
+            Kernels::Fast if op.upsample => Algorithm::Phases,
+            Kernels::Fast if (op.kernel, op.stride) == (3, 1) && op.cout() > 1 => Algorithm::Winograd,
+            Kernels::Fast => Algorithm::Direct,
         }
     }
 
@@ -161,13 +184,15 @@ impl Lowerer<'_> {
             upsample: op.upsample,
             norm: op.norm.as_ref().map(norm_record),
             silu: op.silu,
+            algorithm: self.algorithm(op),
             qmax,
             inv_scale_a: product.inv_scale[0],
             inv_scale_b: product.inv_scale[1],
         };
         let (cin, cout) = ((channels[0] + channels[1]) as u32, op.cout() as u32);
         let piece = conv_piece(op, &record, &product, cin);
-        let scratch = record.scratch_layout(cin, cout, source.width as u32).bytes;
+        let statistics = self.places.records[usize::from(of[op.out])].statistics;
+        let scratch = record.scratch_layout(cin, cout, source.width as u32, statistics).bytes;
         record.common = self.common(op.out, scratch, piece);
         record
     }
@@ -177,7 +202,8 @@ impl Lowerer<'_> {
         let product = |layer: &Linear, branch: usize| {
             let (branches, moments) = ([&stats.branches[branch]; 2], &stats.products[branch]);
             let layer = (&layer.weight[..], &layer.bias[..]);
-            quantise_product(layer, [x.channels, 0], branches, moments, self.rules.qmax, self.rules)
+            let inputs = Inputs { qmax: self.rules.qmax, silu: false };
+            quantise_product(layer, [x.channels, 0], branches, moments, inputs, self.rules)
         };
         let (query, proj) = (product(&op.query, 0), product(&op.projection, 1));
         let mut record = AttentionOp {
@@ -193,15 +219,17 @@ impl Lowerer<'_> {
         let layout = record.data_layout(x.channels as u32);
         let shrink = 1.0 / (x.channels as f32 / op.heads as f32).sqrt();
         let mut piece = Piece::new(layout.bytes);
-        piece.ints(layout.q_weight, &query.rows.weight);
+        let square = |weight| PlainWeights { weight, kernel: 1, cin: x.channels, cout: x.channels };
+        square(&query.rows.weight).pack_direct(piece.bytes(layout.q_weight));
         piece.floats(layout.q_scale, query.rows.scale.iter().map(|s| s * shrink));
         piece.floats(layout.q_bias, query.bias.iter().map(|b| b * shrink));
         piece.floats(layout.gamma, op.norm.gamma.iter().copied());
         piece.floats(layout.beta, op.norm.beta.iter().copied());
-        piece.ints(layout.proj_weight, &proj.rows.weight);
+        square(&proj.rows.weight).pack_direct(piece.bytes(layout.proj_weight));
         piece.floats(layout.proj_scale, proj.rows.scale);
         piece.floats(layout.proj_bias, proj.bias);
-        let scratch = record.scratch_layout(x.channels as u32, (x.height * x.width) as u32).bytes;
+        let statistics = self.places.records[usize::from(self.places.of[op.out])].statistics;
+        let scratch = record.scratch_layout(x.channels as u32, (x.height * x.width) as u32, statistics).bytes;
         record.common = self.common(op.out, scratch, piece);
         record
     }
@@ -215,7 +243,13 @@ fn conv_piece(op: &Conv, record: &ConvOp, product: &QuantProduct, cin: u32) -> P
     let time_dim = op.time.as_ref().map_or(0, |time| time.inputs() as u32);
     let layout = record.data_layout(cin, op.cout() as u32, time_dim);
     let mut piece = Piece::new(layout.bytes);
-    piece.ints(layout.weight, &product.rows.weight);
+    let plain = PlainWeights { weight: &product.rows.weight, kernel: op.kernel, cin: cin as usize, cout: op.cout() };
+    let packed = piece.bytes(layout.weight);
+    match record.algorithm {
+        Algorithm::Direct => plain.pack_direct(packed),
+        Algorithm::Winograd => plain.pack_winograd(packed),
+        Algorithm::Phases => plain.pack_phases(packed),
+    }
     piece.floats(layout.scale, product.rows.scale.iter().copied());
     let time_bias = op.time.as_ref().map(|time| &time.bias);
     let bias = product.bias.iter().enumerate().map(|(o, bias)| bias + time_bias.map_or(0.0, |time| time[o]));
@@ -240,9 +274,13 @@ impl Piece {
         Self(vec![0; bytes as usize])
     }
 
+    fn bytes(&mut self, region: Region) -> &mut [u8] {
+        &mut self.0[region.range()]
+    }
+
     fn put<const N: usize>(&mut self, region: Region, values: impl IntoIterator<Item = [u8; N]>) {
         let bytes: Vec<u8> = values.into_iter().flatten().collect();
-        self.0[region.range()].copy_from_slice(&bytes);
+        self.bytes(region).copy_from_slice(&bytes);
     }
 
     fn ints(&mut self, region: Region, values: &[i8]) {

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 pub use calibrate::Trajectories;
+pub use lower::Kernels;
 pub use quantise::Rules;
 
 use crate::checkpoint::Checkpoint;
@@ -28,6 +29,8 @@ pub struct ExportOptions {
     pub trajectories: Trajectories,
     /// How integers are chosen.
     pub rules: Rules,
+    /// Which algorithms the convolutions get.
+    pub kernels: Kernels,
 }
 
 /// The figures of an export.
@@ -69,7 +72,7 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     let pipeline = FloatPipeline::new(checkpoint)?;
     let calibration = calibrate::calibrate(&pipeline, &options.trajectories).context("calibration failed")?;
     let graph = pipeline.net().graph();
-    let lowered = lower::lower(graph, &calibration, &options.rules)?;
+    let lowered = lower::lower(graph, &calibration, &options.rules, options.kernels)?;
     let bytes = pack::pack(&checkpoint.config, &lowered)?;
     let crc32 = picodream::Model::parse(&bytes).and_then(|model| model.header()).map_or(0, |header| header.crc32);
     let report = ExportReport {
@@ -89,10 +92,10 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
 mod tests {
     use super::*;
     use crate::config::{ImageConfig, UNetConfig};
-    use crate::diff::{DiffOptions, diff};
+    use crate::diff::{Arena, DiffOptions, diff};
     use crate::float::random;
-    use picodream::Model;
-    use picodream::blob::Op;
+    use picodream::blob::{Algorithm, Op};
+    use picodream::{Config, Model, Pipeline, Progress};
 
     const IMAGE: ImageConfig = ImageConfig { width: 8, height: 8, channels: 3 };
 
@@ -103,7 +106,7 @@ mod tests {
 
     fn quick(rules: Rules) -> ExportOptions {
         let trajectories = Trajectories { images: 3, steps: vec![4], guidance: vec![1.0], first_seed: 1 << 32 };
-        ExportOptions { trajectories, rules }
+        ExportOptions { trajectories, rules, kernels: Kernels::Small }
     }
 
     #[test]
@@ -135,13 +138,41 @@ mod tests {
             let Op::Conv(op) = op else { continue };
             let channels = |index: u16| u32::from(tensors[usize::from(index)].channels);
             let (cin, cout) = (channels(op.src_a) + op.src_b.map_or(0, channels), channels(op.common.out));
+            // Direct weights: per pair of output channels, halfwords of 256 · odd + even.
             let weight = model.array(&header, &op.common, op.data_layout(cin, cout, 0).weight);
-            let rows = weight.chunks_exact(weight.len() / cout as usize);
-            let sum = |row: &[u8]| row.iter().map(|&w| i64::from(w.cast_signed().unsigned_abs())).sum::<i64>();
-            assert!(rows.map(sum).max().unwrap() * i64::from(op.qmax) < quantise::SUM_LIMIT);
+            let (mut even, mut odd) = (vec![], vec![]);
+            for pair in weight.chunks_exact(weight.len() / cout.div_ceil(2) as usize) {
+                let halves = pair.as_chunks::<2>().0.iter().map(|half| i64::from(i16::from_le_bytes(*half)));
+                even.push(halves.clone().map(|half| i64::from(half as i8).abs()).sum::<i64>());
+                odd.push(halves.map(|half| ((half - i64::from(half as i8)) / 256).abs()).sum::<i64>());
+            }
+            let largest = even.into_iter().chain(odd).max().unwrap();
+            assert!(largest * (i64::from(op.qmax) + 1) < quantise::SUM_LIMIT);
             narrowed += usize::from(op.silu && op.qmax < 4095);
         }
         assert!(narrowed > 0);
+    }
+
+    #[test]
+    fn every_algorithm_draws_the_same_image() {
+        let checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
+        let draw = |kernels| {
+            let options = ExportOptions { kernels, ..quick(Rules::default()) };
+            let exported = export(&checkpoint, &options).unwrap();
+            let model = Model::parse(&exported.bytes).unwrap();
+            let mut arena = Arena::new(model.arena_bytes());
+            let config = Config { steps: 4, class: Some(1), ..Config::new(5) };
+            let mut dream = Pipeline::new(&model, arena.bytes(), config).unwrap();
+            while dream.step() == Progress::Running {}
+            let header = model.header().unwrap();
+            let used = |algorithm| {
+                model.ops(&header).filter(|op| matches!(op, Op::Conv(op) if op.algorithm == algorithm)).count()
+            };
+            (dream.image().crc32(), used(Algorithm::Winograd), used(Algorithm::Phases))
+        };
+        let (small, fast) = (draw(Kernels::Small), draw(Kernels::Fast));
+        assert_eq!((small.0, small.1, small.2), (fast.0, 0, 0));
+        assert!(fast.1 > 10 && fast.2 == 2, "{fast:?}");
     }
 
     #[test]

@@ -51,20 +51,31 @@ pub struct QuantRows {
 }
 
 impl QuantRows {
-    /// The largest |sum| that inputs within ±`qmax` can reach.
+    /// The largest |sum| that inputs in −(`qmax` + 1)..=`qmax` can reach.
     #[must_use]
     pub fn largest_sum(&self, qmax: u16) -> i64 {
         let cols = self.weight.len() / self.scale.len().max(1);
         let row = |row: &[i8]| row.iter().map(|&w| i64::from(w).abs()).sum::<i64>();
-        self.weight.chunks_exact(cols.max(1)).map(row).max().unwrap_or(0) * i64::from(qmax)
+        self.weight.chunks_exact(cols.max(1)).map(row).max().unwrap_or(0) * (i64::from(qmax) + 1)
     }
 }
 
-/// inv_scale with q = round(x · inv_scale) for one branch; 1 for a branch that is always zero.
+/// inv_scale with q = round(x · inv_scale) for one branch; 1 for a branch that is always zero. Behind a SiLU it is a multiple
+/// of 1/16 below 512, as the runtime's integer rule wants.
 #[must_use]
-pub fn inverse_scale(stats: &BranchStats, qmax: u16, by_error: bool) -> f32 {
-    let clip = if by_error { stats.clip_by_error(qmax) } else { stats.absmax };
-    if clip > 0.0 { f32::from(qmax) / clip } else { 1.0 }
+pub fn inverse_scale(stats: &BranchStats, inputs: Inputs, by_error: bool) -> f32 {
+    let clip = if by_error { stats.clip_by_error(inputs.qmax) } else { stats.absmax };
+    let exact = if clip > 0.0 { f32::from(inputs.qmax) / clip } else { 1.0 };
+    if inputs.silu { (exact * 16.0).floor().clamp(1.0, 8191.0) / 16.0 } else { exact }
+}
+
+/// How the inputs of a product are quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// Largest integer.
+    pub qmax: u16,
+    /// Whether they come out of a SiLU.
+    pub silu: bool,
 }
 
 /// Rounds rows of `cols` weights to the nearest; the largest of a row becomes ±127.
@@ -106,13 +117,13 @@ pub fn quantise_product(
     channels: [usize; 2],
     stats: [&BranchStats; 2],
     moments: &InputMoments,
-    qmax: u16,
+    inputs: Inputs,
     rules: &Rules,
 ) -> QuantProduct {
     let mut inv_scale = [0.0; 2];
     let mut scales = Vec::new();
     for branch in (0..2).filter(|&branch| channels[branch] > 0) {
-        inv_scale[branch] = inverse_scale(stats[branch], qmax, rules.clip_by_error);
+        inv_scale[branch] = inverse_scale(stats[branch], inputs, rules.clip_by_error);
         scales.extend(std::iter::repeat_n(1.0 / inv_scale[branch], channels[branch]));
     }
     let cols = weight.len() / bias.len();
@@ -141,7 +152,10 @@ fn correct_bias(bias: &mut [f32], rows: &QuantRows, folded: &[f32], scales: &[f3
 #[cfg(test)]
 mod tests {
     use super::*;
+    use picodream::quant::Quantiser;
     use picodream::rng::NoiseStream;
+
+    const PLAIN: Inputs = Inputs { qmax: 127, silu: false };
 
     fn gaussian(seed: u64, len: usize) -> Vec<f32> {
         let mut values = vec![0.0; len];
@@ -184,12 +198,13 @@ mod tests {
         let mut moments = InputMoments::new(8);
         a.chunks(4).zip(b.chunks(4)).for_each(|(a, b)| moments.add(&[a, b].concat()));
         let (of_a, of_b) = (stats(&a), stats(&b));
-        let product = quantise_product((&weight, &[0.0; 6]), [4, 4], [&of_a, &of_b], &moments, 127, &Rules::default());
+        let product =
+            quantise_product((&weight, &[0.0; 6]), [4, 4], [&of_a, &of_b], &moments, PLAIN, &Rules::default());
         let (mut signal, mut error) = (0.0, 0.0);
         for (a, b) in a.chunks(4).zip(b.chunks(4)) {
             let x = [a, b].concat();
             let q: Vec<i32> =
-                (0..8).map(|i| picodream::quant::quantise(x[i], product.inv_scale[i / 4], 127.0).into()).collect();
+                (0..8).map(|i| Quantiser::new(false, product.inv_scale[i / 4], 127).quantise(x[i]).into()).collect();
             for o in 0..6 {
                 let want: f32 = (0..8).map(|i| weight[o * 8 + i] * x[i]).sum();
                 let sum: i32 = (0..8).map(|i| i32::from(product.rows.weight[o * 8 + i]) * q[i]).sum();
@@ -210,7 +225,7 @@ mod tests {
         let mean_error = |compensate| {
             let rules = Rules { compensate, ..Rules::default() };
             let stats = stats(&x);
-            let product = quantise_product((&weight, &[0.0; 5]), [4, 0], [&stats; 2], &moments, 127, &rules);
+            let product = quantise_product((&weight, &[0.0; 5]), [4, 0], [&stats; 2], &moments, PLAIN, &rules);
             let means = moments.means();
             let error = |o: usize| {
                 let got =
@@ -225,7 +240,10 @@ mod tests {
 
     #[test]
     fn a_dead_branch_has_a_finite_scale() {
-        assert_eq!(inverse_scale(&stats(&[0.0; 8]), 127, true), 1.0);
-        assert_eq!(inverse_scale(&stats(&[0.5, -2.0]), 127, false), 63.5);
+        assert_eq!(inverse_scale(&stats(&[0.0; 8]), PLAIN, true), 1.0);
+        assert_eq!(inverse_scale(&stats(&[0.5, -2.0]), PLAIN, false), 63.5);
+        assert_eq!(inverse_scale(&stats(&[0.5, -2.0]), Inputs { silu: true, qmax: 255 }, false), 127.5);
+        assert_eq!(inverse_scale(&stats(&[0.0, 3.0]), Inputs { silu: true, qmax: 511 }, false), 170.3125);
+        assert_eq!(inverse_scale(&stats(&[0.001]), Inputs { silu: true, qmax: 511 }, false), 511.9375);
     }
 }

@@ -5,7 +5,7 @@ use super::error::ParseError;
 use crate::checksum::CRC32;
 
 /// Format version that this module reads and writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of the header; the first section begins here.
 pub const HEADER_BYTES: usize = 144;
 /// Largest blob accepted, in bytes.

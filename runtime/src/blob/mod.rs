@@ -6,7 +6,9 @@
 mod bytes;
 mod error;
 mod header;
+mod layout;
 mod ops;
+mod packing;
 mod tensors;
 mod verify;
 
@@ -16,10 +18,12 @@ pub use header::{
     HEADER_BYTES, Header, MAX_ARENA_BYTES, MAX_BLOB_BYTES, NONE, PredictionType, Region, SECTION_COUNT, SectionKind,
     TextRef, VERSION, place_sections, seal,
 };
-pub use ops::{
-    AttentionData, AttentionOp, AttentionScratch, BLOCK_PIXELS, ConvData, ConvOp, ConvScratch, Norm, OP_RECORD_BYTES,
-    Op, OpCommon, TimeEmbedData, TimeEmbedOp, TimeEmbedScratch,
+pub use layout::{
+    AttentionData, AttentionScratch, BLOCK_PIXELS, ConvData, ConvScratch, QUERY_PIXELS, TimeEmbedData,
+    TimeEmbedScratch, WINOGRAD_ACC,
 };
+pub use ops::{Algorithm, AttentionOp, ConvOp, Norm, OP_RECORD_BYTES, Op, OpCommon, TimeEmbedOp};
+pub use packing::{PlainWeights, direct_bytes, phases_bytes, winograd_bytes};
 pub use tensors::{DType, TENSOR_RECORD_BYTES, TensorRecord};
 
 /// A blob whose magic, version and length are right. [`Model::validate`] proves the rest.

@@ -1,8 +1,7 @@
 //! Operator records: what is computed, from which tensors, with which constants. 64 bytes each, executed in file order.
 //!
-//! The constants of an operator lie in one piece of the data section, in the order of the fields of [`ConvData`],
-//! [`AttentionData`] and [`TimeEmbedData`], each array at a 16-byte boundary. Their lengths follow from the shapes, so the
-//! record stores only where the piece begins and how long it is.
+//! The constants of an operator lie in one piece of the data section; their lengths follow from the shapes (`layout.rs`), so
+//! the record stores only where the piece begins and how long it is.
 
 use super::bytes::{f32_at, put, u8_at, u16_at, u32_at};
 use super::header::{NONE, Region, TextRef};
@@ -40,6 +39,32 @@ pub struct OpCommon {
     pub data: Region,
 }
 
+/// How a convolution computes its integer sums; all give the same values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// One product per weight and output; int8 weights.
+    #[default]
+    Direct,
+    /// Exact integer F(2×2, 3×3) (arXiv:1509.09308, scaled by 4): 16 products where 36 were; stride 1 only, int16 weights.
+    Winograd,
+    /// After nearest doubling each output parity sees 2×2 distinct inputs: four kernels of summed int16 weights.
+    Phases,
+}
+
+impl Algorithm {
+    const ALL: [Self; 3] = [Self::Direct, Self::Winograd, Self::Phases];
+
+    /// Rows of the source that are needed at once under a `kernel`.
+    #[must_use]
+    pub const fn rows(self, kernel: u8) -> u8 {
+        match self {
+            Self::Direct => kernel,
+            Self::Winograd => 4,
+            Self::Phases => 3,
+        }
+    }
+}
+
 /// (norm → SiLU →) quantise → integer convolution → scale, bias (+ time bias) (+ residual).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConvOp {
@@ -63,9 +88,11 @@ pub struct ConvOp {
     pub norm: Option<Norm>,
     /// Whether SiLU follows.
     pub silu: bool,
-    /// Quantised inputs are clamped to ±qmax.
+    /// How the sums are computed, which decides the layout of the weights.
+    pub algorithm: Algorithm,
+    /// Quantised inputs are clamped to −(qmax + 1)..=qmax; qmax + 1 is a power of two.
     pub qmax: u16,
-    /// Quantised input = round(x · inv_scale), for channels of `src_a`.
+    /// Quantised input = round(x · inv_scale), for channels of `src_a`. Behind a SiLU a multiple of 1/16 below 512.
     pub inv_scale_a: f32,
     /// The same for channels of `src_b`; its weights carry the ratio of the scales.
     pub inv_scale_b: f32,
@@ -84,7 +111,7 @@ pub struct AttentionOp {
     pub norm: Norm,
     /// Heads; divides the channels.
     pub heads: u16,
-    /// Quantised normed input and attention output are clamped to ±qmax.
+    /// Quantised normed input and attention output are clamped to −(qmax + 1)..=qmax.
     pub qmax: u16,
     /// Quantised normed input = round(x · inv_scale_in).
     pub inv_scale_in: f32,
@@ -110,247 +137,6 @@ pub enum Op {
     Conv(ConvOp),
     /// Self-attention.
     Attention(AttentionOp),
-}
-
-/// Arrays of a [`ConvOp`] as ranges of its piece of the data section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConvData {
-    /// i8 \[cout\]\[kernel\]\[kernel\]\[cin\], cin = channels of a, then of b.
-    pub weight: Region,
-    /// f32 \[cout\]: result = sum · scale + bias.
-    pub scale: Region,
-    /// f32 \[cout\], the time projection's bias included.
-    pub bias: Region,
-    /// f32 \[cin\] when there is a norm.
-    pub gamma: Region,
-    /// f32 \[cin\] when there is a norm.
-    pub beta: Region,
-    /// i8 \[cout\]\[E\] when there is a time embedding.
-    pub time_weight: Region,
-    /// f32 \[cout\] when there is a time embedding.
-    pub time_scale: Region,
-    /// Length of the piece.
-    pub bytes: u32,
-}
-
-/// Arrays of an [`AttentionOp`] over C channels as ranges of its piece of the data section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttentionData {
-    /// i8 \[C\]\[C\].
-    pub q_weight: Region,
-    /// f32 \[C\], 1/√(C/heads) included.
-    pub q_scale: Region,
-    /// f32 \[C\], 1/√(C/heads) included.
-    pub q_bias: Region,
-    /// f32 \[C\].
-    pub gamma: Region,
-    /// f32 \[C\].
-    pub beta: Region,
-    /// i8 \[C\]\[C\].
-    pub proj_weight: Region,
-    /// f32 \[C\].
-    pub proj_scale: Region,
-    /// f32 \[C\].
-    pub proj_bias: Region,
-    /// Length of the piece.
-    pub bytes: u32,
-}
-
-/// Arrays of a [`TimeEmbedOp`] (F = `freq_dim`, E = channels of its output) as ranges of its piece of the data section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeEmbedData {
-    /// f32 \[F/2\].
-    pub freqs: Region,
-    /// i8 \[E\]\[F\].
-    pub weight_1: Region,
-    /// f32 \[E\].
-    pub scale_1: Region,
-    /// f32 \[E\].
-    pub bias_1: Region,
-    /// i8 \[E\]\[E\].
-    pub weight_2: Region,
-    /// f32 \[E\].
-    pub scale_2: Region,
-    /// f32 \[E\].
-    pub bias_2: Region,
-    /// f16 \[classes + 1\]\[E\], the null class last; empty for an unconditional model.
-    pub class_embedding: Region,
-    /// Length of the piece.
-    pub bytes: u32,
-}
-
-/// Places arrays one after another at 16-byte boundaries. Lengths past 32 bits saturate and are then refused, because the
-/// piece cannot lie inside a section.
-struct Placer(u64);
-
-impl Placer {
-    fn place(&mut self, elements: u64, element_bytes: u64) -> Region {
-        let bytes = elements.saturating_mul(element_bytes);
-        let clamp = |x: u64| u32::try_from(x).unwrap_or(u32::MAX);
-        let region = Region { offset: clamp(self.0), bytes: clamp(bytes) };
-        self.0 = self.0.saturating_add(bytes).saturating_add(15) & !15;
-        region
-    }
-
-    fn bytes(&self) -> u32 {
-        u32::try_from(self.0).unwrap_or(u32::MAX)
-    }
-}
-
-impl ConvOp {
-    /// Where the arrays lie; `time_dim` is E, or 0 without a time embedding.
-    #[must_use]
-    pub fn data_layout(&self, cin: u32, cout: u32, time_dim: u32) -> ConvData {
-        let (cin, cout, taps) = (u64::from(cin), u64::from(cout), u64::from(self.kernel) * u64::from(self.kernel));
-        let normed = if self.norm.is_some() { cin } else { 0 };
-        let timed = if self.time.is_some() { cout } else { 0 };
-        let mut at = Placer(0);
-        ConvData {
-            weight: at.place(cout * taps * cin, 1),
-            scale: at.place(cout, 4),
-            bias: at.place(cout, 4),
-            gamma: at.place(normed, 4),
-            beta: at.place(normed, 4),
-            time_weight: at.place(timed * u64::from(time_dim), 1),
-            time_scale: at.place(timed, 4),
-            bytes: at.bytes(),
-        }
-    }
-
-    /// Where the working arrays lie in the scratch, for a source `width` pixels wide.
-    #[must_use]
-    pub fn scratch_layout(&self, cin: u32, cout: u32, width: u32) -> ConvScratch {
-        let (cin, cout) = (u64::from(cin), u64::from(cout));
-        let padding = u64::from(self.kernel) - 1;
-        let columns = (u64::from(width) << u64::from(self.upsample)) + padding;
-        let mut at = Placer(0);
-        ConvScratch {
-            affine: at.place(if self.norm.is_some() { 2 * cin } else { 0 }, 4),
-            bias: at.place(cout, 4),
-            acc: at.place(BLOCK_PIXELS as u64 * cout, 4),
-            rows: at.place(u64::from(self.kernel) * columns * cin, 2),
-            bytes: at.bytes(),
-        }
-    }
-}
-
-/// Output pixels that are computed together.
-pub const BLOCK_PIXELS: usize = 4;
-
-/// Working arrays of a [`ConvOp`] in its scratch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConvScratch {
-    /// f32 pairs (a, b) per input channel, y = x·a + b, when there is a norm.
-    pub affine: Region,
-    /// f32 \[cout\]: bias plus time bias.
-    pub bias: Region,
-    /// i32 \[[`BLOCK_PIXELS`]\]\[cout\].
-    pub acc: Region,
-    /// i16 \[kernel\]\[columns\]\[cin\]: a ring of quantised input rows, with their padding.
-    pub rows: Region,
-    /// Length of the scratch.
-    pub bytes: u32,
-}
-
-/// Working arrays of an [`AttentionOp`] over C channels and N pixels in its scratch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttentionScratch {
-    /// f32 pairs (a, b) per channel.
-    pub affine: Region,
-    /// f32 \[C\]: the pixel as it is read.
-    pub source: Region,
-    /// f32 \[C\].
-    pub query: Region,
-    /// f32 \[C\].
-    pub mixed: Region,
-    /// f32 \[N\].
-    pub scores: Region,
-    /// i32 \[C\].
-    pub acc: Region,
-    /// i16 \[C\].
-    pub row: Region,
-    /// Length of the scratch.
-    pub bytes: u32,
-}
-
-impl AttentionOp {
-    /// Where the arrays lie for C `channels`.
-    #[must_use]
-    pub fn data_layout(&self, channels: u32) -> AttentionData {
-        let c = u64::from(channels);
-        let mut at = Placer(0);
-        AttentionData {
-            q_weight: at.place(c * c, 1),
-            q_scale: at.place(c, 4),
-            q_bias: at.place(c, 4),
-            gamma: at.place(c, 4),
-            beta: at.place(c, 4),
-            proj_weight: at.place(c * c, 1),
-            proj_scale: at.place(c, 4),
-            proj_bias: at.place(c, 4),
-            bytes: at.bytes(),
-        }
-    }
-
-    /// Where the working arrays lie in the scratch, for C `channels` and N `pixels`.
-    #[must_use]
-    pub fn scratch_layout(&self, channels: u32, pixels: u32) -> AttentionScratch {
-        let c = u64::from(channels);
-        let mut at = Placer(0);
-        AttentionScratch {
-            affine: at.place(2 * c, 4),
-            source: at.place(c, 4),
-            query: at.place(c, 4),
-            mixed: at.place(c, 4),
-            scores: at.place(u64::from(pixels), 4),
-            acc: at.place(c, 4),
-            row: at.place(c, 2),
-            bytes: at.bytes(),
-        }
-    }
-}
-
-/// Working arrays of a [`TimeEmbedOp`] in its scratch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeEmbedScratch {
-    /// f32 \[F\].
-    pub embedding: Region,
-    /// f32 \[E\].
-    pub hidden: Region,
-    /// Length of the scratch.
-    pub bytes: u32,
-}
-
-impl TimeEmbedOp {
-    /// Where the arrays lie, for E `time_dim` and the model's number of classes (0: unconditional).
-    #[must_use]
-    pub fn data_layout(&self, time_dim: u32, num_classes: u32) -> TimeEmbedData {
-        let (f, e) = (u64::from(self.freq_dim), u64::from(time_dim));
-        let rows = if num_classes == 0 { 0 } else { u64::from(num_classes) + 1 };
-        let mut at = Placer(0);
-        TimeEmbedData {
-            freqs: at.place(f / 2, 4),
-            weight_1: at.place(e * f, 1),
-            scale_1: at.place(e, 4),
-            bias_1: at.place(e, 4),
-            weight_2: at.place(e * e, 1),
-            scale_2: at.place(e, 4),
-            bias_2: at.place(e, 4),
-            class_embedding: at.place(rows * e, 2),
-            bytes: at.bytes(),
-        }
-    }
-
-    /// Where the working arrays lie in the scratch.
-    #[must_use]
-    pub fn scratch_layout(&self, time_dim: u32) -> TimeEmbedScratch {
-        let mut at = Placer(0);
-        TimeEmbedScratch {
-            embedding: at.place(self.freq_dim.into(), 4),
-            hidden: at.place(time_dim.into(), 4),
-            bytes: at.bytes(),
-        }
-    }
 }
 
 impl Op {
@@ -447,6 +233,7 @@ fn read_conv(bytes: &[u8], common: OpCommon) -> Result<ConvOp, &'static str> {
         time: tensor(14),
         kernel: u8_at(bytes, 5),
         stride: u8_at(bytes, 6),
+        algorithm: *Algorithm::ALL.get(usize::from(u8_at(bytes, 7))).ok_or("the algorithm is unknown")?,
         upsample: flags & FLAG_UPSAMPLE != 0,
         norm: (flags & FLAG_NORM != 0).then_some(norm),
         silu: flags & FLAG_SILU != 0,
@@ -460,7 +247,7 @@ fn write_conv(op: &ConvOp, bytes: &mut [u8]) {
     let flag = |on: bool, bit| if on { bit } else { 0 };
     let flags = flag(op.upsample, FLAG_UPSAMPLE) | flag(op.norm.is_some(), FLAG_NORM) | flag(op.silu, FLAG_SILU);
     put(bytes, 0, &[KIND_CONV, flags]);
-    put(bytes, 5, &[op.kernel, op.stride]);
+    put(bytes, 5, &[op.kernel, op.stride, op.algorithm as u8]);
     put(bytes, 8, &op.src_a.to_le_bytes());
     for (at, tensor) in [(10, op.src_b), (12, op.residual), (14, op.time)] {
         put(bytes, at, &tensor.unwrap_or(NONE).to_le_bytes());

@@ -4,7 +4,7 @@
 //! data section exactly; no two tensors that are alive together share a byte of the arena.
 
 use super::header::{self, Region};
-use super::ops::{AttentionOp, ConvOp, Norm, Op, TimeEmbedOp};
+use super::ops::{Algorithm, AttentionOp, ConvOp, Norm, Op, TimeEmbedOp};
 use super::tensors::{DType, TensorRecord};
 use super::{Header, Model, ParseError};
 
@@ -140,11 +140,24 @@ impl OpChecker<'_> {
         self.require(norm.eps > 0.0 && norm.eps < 1.0, "the norm's epsilon is not in 0..1")
     }
 
-    /// |Σ| ≤ taps · 127 · qmax must stay below 2³¹: then every order of summing gives the same i32.
+    /// |Σ| ≤ taps · 128 · (qmax + 1) must stay far below 2³¹: then every order of summing gives the same i32.
     fn sum_fits(&self, taps: u32, qmax: u16) -> Result<(), ParseError> {
-        self.require((1..=4095).contains(&qmax), "qmax is not in 1..=4095")?;
-        let bound = u64::from(taps) * 128 * u64::from(qmax);
+        let levels = u32::from(qmax) + 1;
+        self.require(
+            levels.is_power_of_two() && (2..=4096).contains(&levels),
+            "qmax + 1 is no power of two in 2..=4096",
+        )?;
+        // Winograd's sums are four times the convolution's.
+        let bound = 4 * u64::from(taps) * 128 * u64::from(levels);
         self.require(bound < 1 << 31, "the integer sum could overflow 32 bits")
+    }
+
+    /// Scales behind a SiLU are small multiples of 1/16, so that the kernels may multiply integers.
+    fn silu_scale(&self, op: &ConvOp, scale: f32) -> Result<(), ParseError> {
+        let multiplier = scale * 16.0;
+        let whole = multiplier == (multiplier as i32) as f32;
+        let fits = !op.silu || (whole && (1.0..8192.0).contains(&multiplier));
+        self.require(fits, "an activation scale behind a SiLU is no multiple of 1/16 below 512")
     }
 
     fn source(&self, tensor: &TensorRecord, normed: bool) -> Result<(), ParseError> {
@@ -198,7 +211,16 @@ impl OpChecker<'_> {
         let b = op.src_b.map(|b| self.tensor(b)).transpose()?;
         self.require(matches!(op.kernel, 1 | 3), "the kernel is neither 1 nor 3")?;
         self.require(matches!(op.stride, 1 | 2), "the stride is neither 1 nor 2")?;
+        self.require((op.kernel, op.stride) != (1, 2), "a 1×1 kernel has stride 1")?;
         self.require(!op.upsample || (op.stride, op.kernel) == (1, 3), "upsampling needs a 3×3 kernel of stride 1")?;
+        self.require(
+            match op.algorithm {
+                Algorithm::Direct => true,
+                Algorithm::Winograd => (op.kernel, op.stride, op.upsample) == (3, 1, false),
+                Algorithm::Phases => op.upsample,
+            },
+            "the algorithm does not suit the kernel",
+        )?;
         self.require(op.src_b != Some(op.src_a), "both sources are one tensor")?;
         let cin = u32::from(a.channels) + b.map_or(0, |b| u32::from(b.channels));
         let cout = u32::from(out.channels);
@@ -206,10 +228,13 @@ impl OpChecker<'_> {
             self.require((a.height, a.width) == (b.height, b.width), "the two sources differ in height or width")?;
             self.source(&b, op.norm.is_some())?;
             self.positive_scale(op.inv_scale_b)?;
+            self.silu_scale(op, op.inv_scale_b)?;
         }
         self.require(b.is_some() || op.inv_scale_b == 0.0, "there is a scale without a second source")?;
         self.source(&a, op.norm.is_some())?;
         self.positive_scale(op.inv_scale_a)?;
+        self.silu_scale(op, op.inv_scale_a)?;
+        self.require(!op.silu || op.norm.is_some(), "there is a SiLU without a norm")?;
         if let Some(norm) = op.norm {
             self.norm(norm, cin)?;
         }
@@ -222,7 +247,7 @@ impl OpChecker<'_> {
         self.conv_places(op, &out)?;
         let time_dim = op.time.map(|time| self.time_source(time)).transpose()?.unwrap_or(0);
         let data = op.data_layout(cin, cout, time_dim);
-        self.sizes(&op.common, data.bytes, op.scratch_layout(cin, cout, a.width.into()).bytes)?;
+        self.sizes(&op.common, data.bytes, op.scratch_layout(cin, cout, a.width.into(), out.statistics).bytes)?;
         for array in [data.scale, data.bias, data.gamma, data.beta, data.time_scale] {
             self.finite(op.common.data, array)?;
         }
@@ -274,7 +299,7 @@ impl OpChecker<'_> {
         self.sum_fits(channels, op.qmax)?;
         let data = op.data_layout(channels);
         let pixels = u32::from(src.height) * u32::from(src.width);
-        self.sizes(&op.common, data.bytes, op.scratch_layout(channels, pixels).bytes)?;
+        self.sizes(&op.common, data.bytes, op.scratch_layout(channels, pixels, out.statistics).bytes)?;
         for array in [data.q_scale, data.q_bias, data.gamma, data.beta, data.proj_scale, data.proj_bias] {
             self.finite(op.common.data, array)?;
         }

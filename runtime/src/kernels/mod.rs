@@ -1,22 +1,93 @@
-//! Integer inner loops. [`portable`] defines every result; a back end may only be faster.
+//! Integer inner loops, and the loops that feed and empty them. [`portable`] and the code that calls this module define every
+//! result; a back end may only be faster, and may decline (`false`) what it has no loop for.
 
+#[cfg(test)]
+mod check;
+mod geometry;
 pub mod portable;
 
-pub use portable::{conv_block, linear};
+pub use geometry::Geometry;
+pub use portable::{direct, phase, winograd_input, winograd_products};
+
+use half::f16;
+
+use crate::quant::Quantiser;
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "portable";
 
+/// What the loops ask of the address of a blob, in bytes.
+pub const BLOB_ALIGN: usize = 1;
+
 /// Quantised input rows under one output row of a convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct Taps<'a> {
-    /// One row per kernel row, i16 \[columns\]\[cin\] with its horizontal padding; `None` where the row lies outside the
-    /// image (all zeros).
+    /// One row per kernel row; `None` where the row lies outside the image (all zeros).
     pub rows: [Option<&'a [i16]>; 3],
-    /// 1 or 3: how many of `rows` are used, and the columns under one output.
-    pub kernel: usize,
-    /// Columns between neighbouring outputs.
-    pub stride: usize,
-    /// Channels of a column.
-    pub cin: usize,
+    /// Order of the values in a row.
+    pub geometry: Geometry,
+}
+
+/// One row of one f16 source, on its way to integers.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed<'a> {
+    /// \[width\]\[channels\].
+    pub values: &'a [f16],
+    /// Channels of the source.
+    pub channels: usize,
+    /// Pairs (a, b) per channel, x · a + b comes before the quantiser; empty: x as it is.
+    pub affine: &'a [f32],
+    /// The rule.
+    pub quantiser: Quantiser,
+}
+
+/// Where a fed row goes.
+#[derive(Debug)]
+pub struct FeedTarget<'a> {
+    /// The quantised row.
+    pub row: &'a mut [i16],
+    /// Its order.
+    pub geometry: Geometry,
+    /// Column of the first pixel.
+    pub column: usize,
+    /// Channel of the source's first channel.
+    pub channel: usize,
+}
+
+/// Quantises a row; `false` leaves it to the caller, whose loop defines the result.
+pub fn feed(_feed: &Feed<'_>, _target: &mut FeedTarget<'_>) -> bool {
+    false
+}
+
+/// Sums of up to eight neighbouring pixels on their way to f16.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish<'a> {
+    /// i32 \[channels\]\[8\].
+    pub acc: &'a [i32],
+    /// Pixels in use, 1..=8.
+    pub pixels: usize,
+    /// Little-endian f32 \[channels\].
+    pub scale: &'a [[u8; 4]],
+    /// f32 \[channels\].
+    pub bias: &'a [f32],
+    /// Channels of a pixel of the output; those of `acc` may be some of them.
+    pub pitch: usize,
+}
+
+/// What is added to the sums.
+#[derive(Clone, Copy, Debug)]
+pub enum Residual<'a> {
+    /// Nothing.
+    None,
+    /// From the same place as the output: first pixel, first channel of the block.
+    Elsewhere(&'a [f16]),
+    /// What the output's memory holds.
+    InPlace,
+}
+
+/// (sum · scale + bias) + residual to f16 at `out` (first pixel, first channel of the block), and each channel's stored values
+/// and their squares to `sums` (pairs, pixels in order; empty: none). `false` leaves it to the caller, whose loop defines the
+/// result.
+pub fn finish(_block: &Finish<'_>, _residual: Residual<'_>, _out: &mut [f16], _sums: &mut [f32]) -> bool {
+    false
 }

@@ -1,128 +1,216 @@
-//! The reference loops in plain Rust: exact i32 sums of int8 weights and int16 inputs.
+//! The reference loops in plain Rust: exact i32 sums, modulo 2³², of int16 inputs and the blob's packed weights.
 
-use super::Taps;
+use super::{Geometry, Taps};
 use crate::blob::BLOCK_PIXELS;
 
-/// acc\[p\]\[o\] = Σ input · weight for `pixels` (1..=4) neighbouring outputs from column `x`, and every output channel.
+/// A word of weights: two little-endian halfwords.
+type Word = [u8; 4];
+
+/// Sums of [`BLOCK_PIXELS`] pixels.
+type Sums = [i32; BLOCK_PIXELS];
+
+/// acc\[o\]\[p\] = Σ input · weight for the outputs from column `x` (a multiple of 8) on, and every output channel.
 ///
-/// `weight` is \[cout\]\[kernel\]\[kernel\]\[cin\]; `acc` holds at least `pixels` · cout values.
-pub fn conv_block(taps: &Taps<'_>, weight: &[i8], x: usize, pixels: usize, acc: &mut [i32]) {
-    let span = taps.kernel * taps.cin;
-    let cout = weight.len() / (taps.kernel * span).max(1);
-    let step = taps.stride * taps.cin;
-    for (o, filter) in weight.chunks_exact((taps.kernel * span).max(1)).enumerate() {
-        let mut sums = [0i32; BLOCK_PIXELS];
-        for (row, filter_row) in taps.rows.iter().zip(filter.chunks_exact(span)) {
+/// `weight` is packed for the direct algorithm; `acc` holds 8 values per output channel, rounded up to even. Of the 8 pixels
+/// only the first `pixels` must be computed. The odd channels' sums wrap at 24 bits (see [`split`]).
+pub fn direct(taps: &Taps<'_>, weight: &[u8], x: usize, _pixels: usize, acc: &mut [i32]) {
+    let g = &taps.geometry;
+    let row_words = g.pairs * g.kernel;
+    let words = weight.as_chunks::<4>().0;
+    let per_pair = (g.kernel * row_words).max(1);
+    for (words, acc) in words.chunks_exact(per_pair).zip(acc.as_chunks_mut::<{ 2 * BLOCK_PIXELS }>().0) {
+        let (mut even, mut odd): (Sums, Sums) = Default::default();
+        for (row, words) in taps.rows.iter().zip(words.chunks_exact(row_words)) {
             let Some(row) = row else { continue };
-            let window = |p: usize| &row[(x * step + p * step)..][..span];
-            if pixels == BLOCK_PIXELS {
-                dot4([window(0), window(1), window(2), window(3)], filter_row, &mut sums);
-            } else {
-                for (p, sum) in sums.iter_mut().enumerate().take(pixels) {
-                    *sum += dot(window(p), filter_row);
+            for (i, word) in words.iter().enumerate() {
+                let inputs = &row[g.window(x, i / g.kernel, i % g.kernel)..][..2 * BLOCK_PIXELS];
+                let (low, high) = split(*word);
+                add(&mut even, inputs, low);
+                add(&mut odd, inputs, high);
+            }
+        }
+        acc[..BLOCK_PIXELS].copy_from_slice(&even);
+        acc[BLOCK_PIXELS..].copy_from_slice(&odd.map(|sum| (sum << 8) >> 8));
+    }
+}
+
+/// Weights of the even and of the odd output channel, for the two input channels of a pair: a halfword is 256 · odd + even.
+///
+/// A back end may sum whole halfwords and the even weights, T and S, and take (T − S) / 256 in 32 bits for the odd channel's
+/// sum: that is why those wrap at 24 bits. The exporter keeps them below.
+fn split(word: Word) -> ([i32; 2], [i32; 2]) {
+    let halves = halves(word);
+    let even = halves.map(|half| i32::from(half as i8));
+    (even, [(halves[0] - even[0]) >> 8, (halves[1] - even[1]) >> 8])
+}
+
+fn halves([a, b, c, d]: Word) -> [i32; 2] {
+    [i16::from_le_bytes([a, b]).into(), i16::from_le_bytes([c, d]).into()]
+}
+
+/// sums\[p\] += input\[p\]\[0\] · weight\[0\] + input\[p\]\[1\] · weight\[1\].
+#[inline]
+fn add(sums: &mut Sums, inputs: &[i16], weight: [i32; 2]) {
+    for (sum, input) in sums.iter_mut().zip(inputs.as_chunks::<2>().0) {
+        let products = i32::from(input[0]) * weight[0] + i32::from(input[1]) * weight[1];
+        *sum = sum.wrapping_add(products);
+    }
+}
+
+/// acc\[o\]\[2·p + parity\] = Σ of the 2×2 phase kernels for the source columns from `x` (a multiple of 4) on, four of them.
+///
+/// `rows` are the two source rows, `weight` the phase weights of this row and column parity, `acc` as in [`direct`]. The
+/// row's padding is one column.
+pub fn phase(rows: [Option<&[i16]>; 2], g: &Geometry, weight: &[u8], x: usize, parity: usize, acc: &mut [i32]) {
+    let words = weight.as_chunks::<4>().0;
+    let row_words = (g.pairs * 4).max(1);
+    for (words, acc) in words.chunks_exact(2 * row_words).zip(acc.as_chunks_mut::<{ 2 * BLOCK_PIXELS }>().0) {
+        let mut sums = [[0i32; BLOCK_PIXELS / 2]; 2];
+        for (row, words) in rows.iter().zip(words.chunks_exact(row_words)) {
+            let Some(row) = row else { continue };
+            for (i, words) in words.as_chunks::<2>().0.iter().enumerate() {
+                let inputs = &row[g.index(x + parity + i % 2, i / 2 * 2)..][..BLOCK_PIXELS];
+                for (sums, word) in sums.iter_mut().zip(words) {
+                    let weight = halves(*word);
+                    for (sum, input) in sums.iter_mut().zip(inputs.as_chunks::<2>().0) {
+                        let products = i32::from(input[0]) * weight[0] + i32::from(input[1]) * weight[1];
+                        *sum = sum.wrapping_add(products);
+                    }
                 }
             }
         }
-        for (p, sum) in sums.iter().enumerate().take(pixels) {
-            acc[p * cout + o] = *sum;
+        for (o, sums) in sums.iter().enumerate() {
+            for (p, sum) in sums.iter().enumerate() {
+                acc[o * BLOCK_PIXELS + 2 * p + parity] = *sum;
+            }
         }
     }
 }
 
-/// acc\[o\] = Σ input · weight; `weight` is \[cout\]\[cin\].
-pub fn linear(input: &[i16], weight: &[i8], acc: &mut [i32]) {
-    for (sum, row) in acc.iter_mut().zip(weight.chunks_exact(input.len().max(1))) {
-        *sum = dot(input, row);
+/// Transforms the inputs of four 2×2 tiles side by side: Bᵀ·d·B of each 4×4 window, from column `x` (a multiple of 8) on.
+///
+/// `rows` are the four source rows; `tiles` is \[16\]\[pairs\]\[4 tiles\]\[2\]. Sums of four inputs fit an i16 because an input
+/// lies within ±4096.
+pub fn winograd_input(rows: [&[i16]; 4], g: &Geometry, x: usize, tiles: &mut [i16]) {
+    for pair in 0..g.pairs {
+        for lane in 0..2 {
+            let first = g.index(x, 2 * pair) + lane;
+            for tile in 0..4 {
+                let value = |row: usize, column: usize| rows[row][first + 2 * (2 * tile + column)];
+                let half: [[i16; 4]; 4] =
+                    core::array::from_fn(|column| difference(core::array::from_fn(|row| value(row, column))));
+                for i in 0..4 {
+                    let row = difference(core::array::from_fn(|column| half[column][i]));
+                    for (j, v) in row.into_iter().enumerate() {
+                        tiles[(((4 * i + j) * g.pairs + pair) * 4 + tile) * 2 + lane] = v;
+                    }
+                }
+            }
+        }
     }
 }
 
-fn dot(input: &[i16], weight: &[i8]) -> i32 {
-    input.iter().zip(weight).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum()
+/// Bᵀ of F(2, 3) applied to four values.
+fn difference([a, b, c, d]: [i16; 4]) -> [i16; 4] {
+    [a.wrapping_sub(c), b.wrapping_add(c), c.wrapping_sub(b), b.wrapping_sub(d)]
 }
 
-/// Four dot products with one pass over the weights.
-fn dot4(inputs: [&[i16]; BLOCK_PIXELS], weight: &[i8], sums: &mut [i32; BLOCK_PIXELS]) {
-    let [a, b, c, d] = inputs.map(|input| &input[..weight.len()]);
-    let mut s = [0i32; BLOCK_PIXELS];
-    for (i, &w) in weight.iter().enumerate() {
-        let w = i32::from(w);
-        s[0] += i32::from(a[i]) * w;
-        s[1] += i32::from(b[i]) * w;
-        s[2] += i32::from(c[i]) * w;
-        s[3] += i32::from(d[i]) * w;
+/// The sums of two output channels for the four tiles of [`winograd_input`]: acc\[row 0, 1\]\[channel 0, 1\]\[8\].
+///
+/// `weight` is the packed Winograd weights of the channel pair, `pairs` the pairs of input channels; `products`
+/// (\[16\]\[2\]\[4\]) is scratch.
+pub fn winograd_products(tiles: &[i16], pairs: usize, weight: &[u8], products: &mut [i32], acc: &mut [i32]) {
+    let words = weight.as_chunks::<4>().0;
+    let positions = words.chunks_exact((2 * pairs).max(1)).zip(tiles.chunks_exact((8 * pairs).max(1)));
+    for ((words, tiles), products) in positions.zip(products.as_chunks_mut::<8>().0) {
+        let mut sums = [[0i32; 4]; 2];
+        for (words, inputs) in words.as_chunks::<2>().0.iter().zip(tiles.as_chunks::<8>().0) {
+            for (sums, word) in sums.iter_mut().zip(words) {
+                let weight = halves(*word);
+                for (sum, input) in sums.iter_mut().zip(inputs.as_chunks::<2>().0) {
+                    let product = i32::from(input[0]) * weight[0] + i32::from(input[1]) * weight[1];
+                    *sum = sum.wrapping_add(product);
+                }
+            }
+        }
+        products.copy_from_slice(sums.as_flattened());
     }
-    for (sum, s) in sums.iter_mut().zip(s) {
-        *sum += s;
+    winograd_output(products, acc);
+}
+
+/// Aᵀ·M·A / 4 of two channels and four tiles.
+fn winograd_output(products: &[i32], acc: &mut [i32]) {
+    for channel in 0..2 {
+        for tile in 0..4 {
+            let m = |row: usize, column: usize| products[(4 * row + column) * 8 + channel * 4 + tile];
+            let half: [[i32; 2]; 4] = core::array::from_fn(|column| sum(core::array::from_fn(|row| m(row, column))));
+            for row in 0..2 {
+                let pixels = sum(core::array::from_fn(|column| half[column][row]));
+                for (p, value) in pixels.into_iter().enumerate() {
+                    acc[(row * 2 + channel) * BLOCK_PIXELS + 2 * tile + p] = value >> 2;
+                }
+            }
+        }
     }
+}
+
+/// Aᵀ of F(2, 3) applied to four values.
+fn sum([a, b, c, d]: [i32; 4]) -> [i32; 2] {
+    [a.wrapping_add(b).wrapping_add(c), b.wrapping_sub(c).wrapping_sub(d)]
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::check::{self, Case};
     use super::*;
-    use crate::rng::NoiseStream;
-    use std::vec::Vec;
-
-    /// The definition, in i64, one output at a time.
-    fn naive(taps: &Taps<'_>, weight: &[i8], cout: usize, x: usize, o: usize) -> i64 {
-        let k = taps.kernel;
-        let mut sum = 0i64;
-        for (ky, row) in taps.rows.iter().enumerate().take(k) {
-            let Some(row) = row else { continue };
-            for kx in 0..k {
-                for c in 0..taps.cin {
-                    let w = weight[((o * k + ky) * k + kx) * taps.cin + c];
-                    sum += i64::from(row[(x * taps.stride + kx) * taps.cin + c]) * i64::from(w);
-                }
-            }
-        }
-        assert!(o < cout);
-        sum
-    }
+    use crate::blob::{PlainWeights, direct_bytes, phases_bytes, winograd_bytes};
+    use std::vec;
 
     #[test]
-    fn conv_block_is_the_definition() {
-        let mut stream = NoiseStream::new(11, 0);
-        for case in 0..300 {
-            let kernel = if case % 3 == 0 { 1 } else { 3 };
-            let stride = 1 + stream.below(2) as usize;
-            let (cin, cout) = (1 + stream.below(40) as usize, 1 + stream.below(20) as usize);
-            let pixels = 1 + stream.below(4) as usize;
-            let x = stream.below(5) as usize;
-            let columns = (x + pixels - 1) * stride + kernel;
-            // A third of the cases sits at the extremes: every product ±qmax · 127.
-            let extreme = case % 3 == 1;
-            let qmax = if case % 2 == 0 { 127 } else { 2047 };
-            let mut draw = |limit: i32| match (extreme, stream.next_u32()) {
-                (true, bits) => {
-                    if bits % 2 == 0 {
-                        limit
-                    } else {
-                        -limit
-                    }
-                }
-                (false, bits) => (bits % (2 * limit as u32 + 1)) as i32 - limit,
-            };
-            let rows: Vec<Vec<i16>> = (0..3).map(|_| (0..columns * cin).map(|_| draw(qmax) as i16).collect()).collect();
-            let weight: Vec<i8> = (0..cout * kernel * kernel * cin).map(|_| draw(127) as i8).collect();
-            let mut used = [Some(&rows[0][..]), Some(&rows[1][..]), Some(&rows[2][..])];
-            used[case % 3] = if kernel == 3 && case % 4 == 0 { None } else { used[case % 3] };
-            let taps = Taps { rows: used, kernel, stride, cin };
-            let mut acc = [0; 4 * 20];
-            conv_block(&taps, &weight, x, pixels, &mut acc);
-            for p in 0..pixels {
-                for o in 0..cout {
-                    assert_eq!(i64::from(acc[p * cout + o]), naive(&taps, &weight, cout, x + p, o), "case {case}");
-                }
-            }
+    fn every_algorithm_is_the_definition() {
+        for index in 0..120 {
+            let case = Case::draw(index);
+            case.check(&check::Kernels { direct, phase, winograd_input, winograd_products });
         }
     }
 
     #[test]
-    fn linear_is_the_definition() {
-        let input = [3i16, -127, 2047, 5];
-        let weight = [1i8, 2, 3, 4, -127, 127, 0, -1];
-        let mut acc = [0; 2];
-        linear(&input, &weight, &mut acc);
-        assert_eq!(acc, [3 - 254 + 6141 + 20, -381 - 16129 - 5]);
+    fn direct_words_hold_two_channels_of_each_side() {
+        let weight = [1i8, -2, 3, 4, 127, -127];
+        let plain = PlainWeights { weight: &weight, kernel: 1, cin: 2, cout: 3 };
+        let mut packed = vec![0; direct_bytes(1, 2, 3) as usize];
+        plain.pack_direct(&mut packed);
+        let words = packed.as_chunks::<4>().0;
+        assert_eq!(
+            words.iter().map(|word| split(*word)).collect::<vec::Vec<_>>(),
+            [([1, -2], [3, 4]), ([127, -127], [0, 0])]
+        );
+    }
+
+    #[test]
+    fn winograd_of_a_single_one_is_the_outer_product() {
+        // g = 1 in the middle: 4·G·g·Gᵀ = (2G)e₁ (2G)e₁ᵀ, (2G)e₁ = (0, 1, −1, 0).
+        let mut weight = [0i8; 9];
+        weight[4] = 1;
+        let plain = PlainWeights { weight: &weight, kernel: 3, cin: 1, cout: 1 };
+        let mut packed = vec![0; winograd_bytes(1, 1) as usize];
+        plain.pack_winograd(&mut packed);
+        let first = |position: usize| halves(packed.as_chunks::<4>().0[2 * position]);
+        let row = [0, 1, -1, 0];
+        for position in 0..16 {
+            assert_eq!(first(position), [row[position / 4] * row[position % 4], 0]);
+        }
+    }
+
+    #[test]
+    fn phases_sum_what_reads_the_same_pixel() {
+        let weight = [1i8, 2, 4, 8, 16, 32, 64, -1, -2];
+        let plain = PlainWeights { weight: &weight, kernel: 3, cin: 1, cout: 1 };
+        let mut packed = vec![0; phases_bytes(1, 1) as usize];
+        plain.pack_phases(&mut packed);
+        // Row parity 0, column parity 0: rows {0} and {1, 2}, columns {0} and {1, 2}.
+        let words = packed.as_chunks::<4>().0;
+        let sums: vec::Vec<i32> = [0, 2, 4, 6].map(|word| halves(words[word])[0]).to_vec();
+        assert_eq!(sums, [1, 2 + 4, 8 + 64, 16 + 32 - 1 - 2]);
     }
 }

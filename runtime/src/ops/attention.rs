@@ -1,15 +1,17 @@
-//! Self-attention over all pixels (arXiv:1706.03762), one query pixel at a time: x + proj(softmax(q·kᵀ)·v).
+//! Self-attention over all pixels (arXiv:1706.03762), a few query pixels at a time: x + proj(softmax(q·kᵀ)·v).
 //!
-//! Keys and values were written by a 1×1 convolution before; the query of a pixel is projected when its turn comes, so no
-//! N×N and no N×C buffer exists. The output may replace the source: a pixel is read before it is written.
+//! Keys and values were written by a 1×1 convolution before; the queries of some pixels are projected when their turn comes, so
+//! no N×N and no N×C buffer exists. The output may replace the source: a pixel is read before it is written.
 
-use super::Context;
+use super::feed::feed_pixels;
+use super::finish::{Block, Output, dequantise};
 use super::norm::{Statistics, affine};
-use crate::blob::{AttentionOp, AttentionScratch, TensorRecord};
-use crate::kernels;
+use super::{Context, Source};
+use crate::blob::{AttentionOp, AttentionScratch, BLOCK_PIXELS, QUERY_PIXELS, TensorRecord};
+use crate::kernels::{self, Geometry, Taps};
 use crate::math;
-use crate::quant::quantise;
-use crate::tensor::{CHUNK, Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
+use crate::quant::Quantiser;
+use crate::tensor::{CHUNK, Elements, ElementsMut, Floats, f32s, f32s_mut, i16s_mut, split};
 
 /// Runs the operator; does nothing when the plan is not the validated one.
 pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecord; 3], arena: &mut [u8]) {
@@ -30,135 +32,134 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
         return;
     };
     let channels = usize::from(src.channels);
-    let pixels = usize::from(src.height) * usize::from(src.width);
-    let Some(mut work) = Work::new(scratch, &op.scratch_layout(channels as u32, pixels as u32)) else { return };
+    let (height, width) = (usize::from(src.height), usize::from(src.width));
+    let layout = op.scratch_layout(channels as u32, (height * width) as u32, out.statistics);
+    let Some((mut work, [pairs, bias, row_sums])) = Work::new(scratch, &layout) else { return };
     let data = op.data_layout(channels as u32);
     let array = |region| context.model.array(context.header, &op.common, region);
-    let projection = |weight, scale, bias| Projection {
-        weight: i8s(array(weight)),
-        scale: Floats::new(array(scale)),
-        bias: Floats::new(array(bias)),
-    };
-    let query = projection(data.q_weight, data.q_scale, data.q_bias);
-    let proj = projection(data.proj_weight, data.proj_scale, data.proj_bias);
-    let sums = f32s(if in_place { out_sums } else { src_sums });
-    affine(op.norm, [sums, &[]], pixels, Floats::new(array(data.gamma)), Floats::new(array(data.beta)), work.affine);
+    let sums = f32s(if in_place { &*out_sums } else { &*src_sums });
+    let constants = (Floats::new(array(data.gamma)), Floats::new(array(data.beta)));
+    affine(op.norm, [sums, &[]], height * width, constants, false, pairs);
 
+    let (q_scale, q_bias) = (Floats::new(array(data.q_scale)), Floats::new(array(data.q_bias)));
+    bias.iter_mut().zip(Floats::new(array(data.proj_bias)).iter_from(0)).for_each(|(slot, bias)| *slot = bias);
     let kv = Elements::new(kv_bytes, kv.dtype);
-    let src = Elements::new(src_bytes, src.dtype);
-    let mut out = ElementsMut::new(out_bytes, out.dtype);
-    let mut statistics = Statistics(f32s_mut(out_sums));
-    statistics.clear();
-    let limit = f32::from(op.qmax);
-    for pixel in 0..pixels {
-        let first = pixel * channels;
-        if in_place { out.as_elements() } else { src }.load(first, work.source);
-        for ((q, x), [a, b]) in work.row.iter_mut().zip(work.source.iter()).zip(work.affine.as_chunks().0) {
-            *q = quantise(x * a + b, op.inv_scale_in, limit);
+    let source = if in_place { Source::Output } else { Source::Own(Elements::new(src_bytes, src.dtype)) };
+    let mut output = Output {
+        out: ElementsMut::new(out_bytes, out.dtype),
+        residual: Some(source),
+        scale: array(data.proj_scale).as_chunks().0,
+        bias,
+        statistics: Statistics::new(f32s_mut(out_sums), row_sums),
+    };
+    let quantisers = [op.inv_scale_in, op.inv_scale_proj].map(|scale| Quantiser::new(false, scale, op.qmax));
+    for y in 0..height {
+        for x in (0..width).step_by(QUERY_PIXELS) {
+            let (pixel, pixels) = (y * width + x, QUERY_PIXELS.min(width - x));
+            let query = &mut work.query[..pixels * channels];
+            source.or(output.out.as_elements()).load_all(pixel * channels, query);
+            for normed in query.chunks_exact_mut(channels) {
+                for (value, [a, b]) in normed.iter_mut().zip(pairs.as_chunks().0) {
+                    *value = *value * a + b;
+                }
+            }
+            feed_pixels(query, channels, quantisers[0], work.row);
+            let acc = bytemuck::cast_slice_mut(work.scores);
+            project(array(data.q_weight), channels, pixels, work.row, acc);
+            dequantise(acc, q_scale, q_bias, query, channels);
+            mix(&mut work, kv, usize::from(op.heads), (channels, height * width), pixels);
+            feed_pixels(&work.query[..pixels * channels], channels, quantisers[1], work.row);
+            let acc = bytemuck::cast_slice_mut(work.scores);
+            project(array(data.proj_weight), channels, pixels, work.row, acc);
+            output.finish(&Block { acc, pixel, pixels, channel: 0, channels, row: 0 });
         }
-        kernels::linear(work.row, query.weight, work.acc);
-        query.finish(work.acc, work.query);
-        mix(&mut work, kv, usize::from(op.heads));
-        for (q, y) in work.row.iter_mut().zip(work.mixed.iter()) {
-            *q = quantise(*y, op.inv_scale_proj, limit);
-        }
-        kernels::linear(work.row, proj.weight, work.acc);
-        proj.finish(work.acc, work.mixed);
-        for (y, x) in work.mixed.iter_mut().zip(work.source.iter()) {
-            *y += x;
-        }
-        out.store(first, work.mixed);
-        statistics.add(0, work.mixed);
+        output.end_rows(1);
     }
 }
 
-/// A quantised linear layer's constants.
-struct Projection<'a> {
-    weight: &'a [i8],
-    scale: Floats<'a>,
-    bias: Floats<'a>,
-}
-
-impl Projection<'_> {
-    fn finish(&self, sums: &[i32], out: &mut [f32]) {
-        let constants = self.scale.iter_from(0).zip(self.bias.iter_from(0));
-        for ((value, sum), (scale, bias)) in out.iter_mut().zip(sums).zip(constants) {
-            *value = *sum as f32 * scale + bias;
-        }
-    }
+/// acc = Σ row · weight of a 1×1 convolution over one block.
+fn project(weight: &[u8], channels: usize, pixels: usize, row: &[i16], acc: &mut [i32]) {
+    let geometry = Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS };
+    kernels::direct(&Taps { rows: [Some(row), None, None], geometry }, weight, 0, pixels, acc);
 }
 
 /// The working arrays of the scratch.
 struct Work<'s> {
-    affine: &'s mut [f32],
-    source: &'s mut [f32],
     query: &'s mut [f32],
-    mixed: &'s mut [f32],
     scores: &'s mut [f32],
-    acc: &'s mut [i32],
     row: &'s mut [i16],
 }
 
 impl<'s> Work<'s> {
-    fn new(scratch: &'s mut [u8], layout: &AttentionScratch) -> Option<Self> {
-        let [affine, source, query, mixed, scores, acc, row] = split(
-            scratch,
-            [layout.affine, layout.source, layout.query, layout.mixed, layout.scores, layout.acc, layout.row],
-        )?;
-        Some(Self {
-            affine: f32s_mut(affine),
-            source: f32s_mut(source),
-            query: f32s_mut(query),
-            mixed: f32s_mut(mixed),
-            scores: f32s_mut(scores),
-            acc: i32s_mut(acc),
-            row: i16s_mut(row),
-        })
+    /// With the affine pairs, the last bias and the sums of a row, which are borrowed apart.
+    fn new(scratch: &'s mut [u8], layout: &AttentionScratch) -> Option<(Self, [&'s mut [f32]; 3])> {
+        let AttentionScratch { affine, bias, query, scores, row, sums, .. } = *layout;
+        let [affine, bias, query, scores, row, sums] = split(scratch, [affine, bias, query, scores, row, sums])?;
+        let row = i16s_mut(row);
+        row.fill(0);
+        let work = Self { query: f32s_mut(query), scores: f32s_mut(scores), row };
+        Some((work, [f32s_mut(affine), f32s_mut(bias), f32s_mut(sums)]))
     }
 }
 
-/// mixed = softmax(query·kᵀ)·v, head by head, everything in f32; sums of scores as in [`math::dot`], the others in index
-/// order. Keys and values are converted [`CHUNK`] elements at a time.
-fn mix(work: &mut Work<'_>, kv: Elements<'_>, heads: usize) {
-    let channels = work.query.len();
+/// query = softmax(query·kᵀ)·v, head by head, everything in f32; sums of scores as in [`math::dot`], the others in index
+/// order. Keys and values are converted [`CHUNK`] elements at a time, for all `pixels` queries together.
+fn mix(work: &mut Work<'_>, kv: Elements<'_>, heads: usize, (channels, tokens): (usize, usize), pixels: usize) {
     let dim = channels / heads;
     for head in 0..heads {
         let first = head * dim;
-        let query = &work.query[first..first + dim];
-        let mut largest = f32::MIN;
-        for (j, score) in work.scores.iter_mut().enumerate() {
-            *score = score_of(query, kv, j * 2 * channels + first);
-            largest = if *score > largest { *score } else { largest };
-        }
-        let mixed = &mut work.mixed[first..first + dim];
-        mixed.fill(0.0);
-        let mut total = 0.0f32;
-        for (j, score) in work.scores.iter().enumerate() {
-            let weight = math::exp(*score - largest);
-            total += weight;
-            let values = j * 2 * channels + channels + first;
-            for (i, mixed) in mixed.chunks_mut(CHUNK).enumerate() {
-                let mut buffer = [0.0; CHUNK];
-                kv.load(values + i * CHUNK, &mut buffer[..mixed.len()]);
-                for (y, v) in mixed.iter_mut().zip(&buffer) {
-                    *y += weight * v;
-                }
+        let scores = &mut work.scores.as_chunks_mut::<QUERY_PIXELS>().0[..tokens];
+        let mut largest = [f32::MIN; QUERY_PIXELS];
+        for (j, scores) in scores.iter_mut().enumerate() {
+            *scores = scores_of(work.query, kv, j * 2 * channels + first, (first, dim), channels, pixels);
+            for (largest, score) in largest.iter_mut().zip(scores) {
+                *largest = if *score > *largest { *score } else { *largest };
             }
         }
-        for y in mixed {
-            *y /= total;
+        let mut total = [0.0f32; QUERY_PIXELS];
+        for scores in scores.iter_mut() {
+            for ((score, largest), total) in scores.iter_mut().zip(largest).zip(&mut total).take(pixels) {
+                *score = math::exp(*score - largest);
+                *total += *score;
+            }
+        }
+        for start in (0..dim).step_by(CHUNK) {
+            let len = CHUNK.min(dim - start);
+            let mut sums = [[0.0f32; CHUNK]; QUERY_PIXELS];
+            for (j, scores) in scores.iter().enumerate() {
+                let mut values = [0.0; CHUNK];
+                kv.load(j * 2 * channels + channels + first + start, &mut values[..len]);
+                for (sums, weight) in sums.iter_mut().zip(scores).take(pixels) {
+                    for (sum, value) in sums.iter_mut().zip(&values) {
+                        *sum += weight * value;
+                    }
+                }
+            }
+            for ((p, sums), total) in sums.iter().enumerate().zip(total).take(pixels) {
+                let mixed = &mut work.query[p * channels + first + start..][..len];
+                mixed.iter_mut().zip(sums).for_each(|(mixed, sum)| *mixed = sum / total);
+            }
         }
     }
 }
 
-/// query · k, chunk by chunk: Σ over chunks, in order, of [`math::dot`] of a chunk.
-fn score_of(query: &[f32], kv: Elements<'_>, key: usize) -> f32 {
-    let mut score = 0.0f32;
-    for (i, query) in query.chunks(CHUNK).enumerate() {
+/// query · k for each query, chunk by chunk: Σ over chunks, in order, of [`math::dot`] of a chunk.
+fn scores_of(
+    query: &[f32],
+    kv: Elements<'_>,
+    key: usize,
+    (first, dim): (usize, usize),
+    channels: usize,
+    pixels: usize,
+) -> [f32; QUERY_PIXELS] {
+    let mut scores = [0.0f32; QUERY_PIXELS];
+    for start in (0..dim).step_by(CHUNK) {
         let mut buffer = [0.0; CHUNK];
-        let key_chunk = &mut buffer[..query.len()];
-        kv.load(key + i * CHUNK, key_chunk);
-        score += math::dot(query, key_chunk);
+        let keys = &mut buffer[..CHUNK.min(dim - start)];
+        kv.load(key + start, keys);
+        for (p, score) in scores.iter_mut().enumerate().take(pixels) {
+            *score += math::dot(&query[p * channels + first + start..][..keys.len()], keys);
+        }
     }
-    score
+    scores
 }

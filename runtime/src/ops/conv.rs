@@ -1,16 +1,17 @@
 //! The one convolution: (norm → SiLU →) quantise while loading → integer products → scale, bias, residual → store.
 //!
-//! Rows of the (virtually concatenated, virtually upsampled) source are quantised once into a ring of `kernel` int16 rows;
-//! each output row is computed in blocks of [`BLOCK_PIXELS`] pixels. The order of float operations is the contract of
-//! `docs/numerics.md`.
+//! Rows of the (virtually concatenated, virtually upsampled) source are quantised once into a ring (`feed.rs`), output rows
+//! are computed in blocks of [`BLOCK_PIXELS`] pixels by one of three algorithms with equal sums, and stored (`finish.rs`).
 
-use super::Context;
+use super::feed::{FeedSource, RowFeed};
+use super::finish::{Block, Output};
 use super::norm::{Statistics, affine};
-use crate::blob::{BLOCK_PIXELS, ConvData, ConvOp, ConvScratch, Region, TensorRecord};
+use super::{Context, Source};
+use crate::blob::{Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Region, TensorRecord};
 use crate::kernels::{self, Taps};
 use crate::math;
-use crate::quant::quantise;
-use crate::tensor::{CHUNK, Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
+use crate::quant::Quantiser;
+use crate::tensor::{Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
 
 /// The tensor records of the operands.
 #[derive(Clone, Copy)]
@@ -20,13 +21,6 @@ pub(crate) struct Operands {
     pub(crate) residual: Option<TensorRecord>,
     pub(crate) time: Option<TensorRecord>,
     pub(crate) out: TensorRecord,
-}
-
-/// A source tensor: memory of its own, or the memory that the output replaces row by row.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    Own(Elements<'a>),
-    Output,
 }
 
 /// Runs the operator; does nothing when the plan is not the validated one.
@@ -61,80 +55,63 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
     };
     let (cin_a, cin_b) = (usize::from(a.channels), b.map_or(0, |b| usize::from(b.channels)));
     let (cin, cout) = (cin_a + cin_b, usize::from(out.channels));
-    let time_dim = time.map_or(0, |time| u32::from(time.channels));
-    let data = op.data_layout(cin as u32, cout as u32, time_dim);
-    let layout = op.scratch_layout(cin as u32, cout as u32, a.width.into());
-    let Some(mut buffers) = Buffers::new(scratch, &layout) else { return };
+    let data = op.data_layout(cin as u32, cout as u32, time.map_or(0, |time| time.channels.into()));
+    let layout = op.scratch_layout(cin as u32, cout as u32, a.width.into(), out.statistics);
+    let Some([affine_bytes, bias, sums, acc, tiles, rows]) =
+        split(scratch, [layout.affine, layout.bias, layout.sums, layout.acc, layout.tiles, layout.rows])
+    else {
+        return;
+    };
+    let (pairs, bias) = (f32s_mut(affine_bytes), f32s_mut(bias));
     let array = |region| context.model.array(context.header, &op.common, region);
 
     if let Some(norm) = op.norm {
-        // A normed source is never the one that the output replaces: such a convolution reads raw values or its own sums.
-        let sums = [
-            source_sums(op, op.src_a, a_sums, out_sums),
-            match op.src_b {
-                Some(src_b) => source_sums(op, src_b, b_sums, out_sums),
-                None => &[],
-            },
-        ];
+        // The sums of a source that the output replaces are read before they are cleared.
+        let sums_of = |index: Option<u16>, own| f32s(if index == Some(op.common.out) { &*out_sums } else { own });
+        let statistics =
+            [sums_of(Some(op.src_a), &*a_sums), if b.is_some() { sums_of(op.src_b, &*b_sums) } else { &[] }];
         let pixels = usize::from(a.height) * usize::from(a.width);
         let (gamma, beta) = (Floats::new(array(data.gamma)), Floats::new(array(data.beta)));
-        affine(norm, sums, pixels, gamma, beta, buffers.affine);
+        affine(norm, statistics, pixels, (gamma, beta), op.silu, pairs);
     }
-    total_bias(&array, &data, f32s(time_bytes), buffers.bias);
+    total_bias(&array, &data, f32s(time_bytes), bias);
 
-    let mut loader = RowLoader {
-        op,
-        a: source(Some(op.src_a), a_bytes, a),
-        b: b.map(|b| source(op.src_b, b_bytes, b)),
-        cin_a,
-        cin_b,
-        width: a.width.into(),
-        held: [usize::MAX; 3],
-    };
-    let mut store = Store {
-        out: ElementsMut::new(out_bytes, out.dtype),
-        sums: Statistics(f32s_mut(out_sums)),
-        residual: residual.map(|record| source(op.residual, residual_bytes, record)),
-        scale: Floats::new(array(data.scale)),
+    let quantiser = |inv_scale| Quantiser::new(op.silu, inv_scale, op.qmax);
+    let sources = [
+        Some(FeedSource {
+            elements: source(Some(op.src_a), a_bytes, a),
+            channels: cin_a,
+            first: 0,
+            quantiser: quantiser(op.inv_scale_a),
+        }),
+        b.map(|b| FeedSource {
+            elements: source(op.src_b, b_bytes, b),
+            channels: cin_b,
+            first: cin_a,
+            quantiser: quantiser(op.inv_scale_b),
+        }),
+    ];
+    let size = (usize::from(a.height), usize::from(a.width));
+    let mut work = Work {
+        feed: RowFeed::new(op, sources, pairs, size, i16s_mut(rows)),
+        output: Output {
+            out: ElementsMut::new(out_bytes, out.dtype),
+            residual: residual.map(|record| source(op.residual, residual_bytes, record)),
+            scale: array(data.scale).as_chunks().0,
+            bias,
+            statistics: Statistics::new(f32s_mut(out_sums), f32s_mut(sums)),
+        },
+        weight: array(data.weight),
+        acc: i32s_mut(acc),
+        tiles: i16s_mut(tiles),
+        height: out.height.into(),
+        width: out.width.into(),
         cout,
     };
-    store.sums.clear();
-    let weight = i8s(array(data.weight));
-    for y in 0..usize::from(out.height) {
-        let slots = loader.load_rows(y, a.height.into(), store.out.as_elements(), &mut buffers);
-        let row_len = buffers.rows.len() / usize::from(op.kernel);
-        let taps = Taps {
-            rows: slots.map(|slot| slot.map(|slot| &buffers.rows[slot * row_len..][..row_len])),
-            kernel: op.kernel.into(),
-            stride: op.stride.into(),
-            cin,
-        };
-        let width = usize::from(out.width);
-        for x in (0..width).step_by(BLOCK_PIXELS) {
-            let pixels = BLOCK_PIXELS.min(width - x);
-            kernels::conv_block(&taps, weight, x, pixels, buffers.acc);
-            store.block((y * width + x) * cout, pixels, buffers.acc, buffers.bias);
-        }
-    }
-}
-
-/// The sums of a normed source; those of the output's memory when the output replaces it (they are read before cleared).
-fn source_sums<'s>(op: &ConvOp, index: u16, own: &'s [u8], out: &'s [u8]) -> &'s [f32] {
-    f32s(if index == op.common.out { out } else { own })
-}
-
-/// The working arrays of the scratch.
-struct Buffers<'s> {
-    affine: &'s mut [f32],
-    bias: &'s mut [f32],
-    acc: &'s mut [i32],
-    rows: &'s mut [i16],
-}
-
-impl<'s> Buffers<'s> {
-    fn new(scratch: &'s mut [u8], layout: &ConvScratch) -> Option<Self> {
-        let [affine, bias, acc, rows] = split(scratch, [layout.affine, layout.bias, layout.acc, layout.rows])?;
-        Some(Self { affine: f32s_mut(affine), bias: f32s_mut(bias), acc: i32s_mut(acc), rows: i16s_mut(rows) })
+    match op.algorithm {
+        Algorithm::Direct => work.direct(op),
+        Algorithm::Winograd => work.winograd(),
+        Algorithm::Phases => work.phases(),
     }
 }
 
@@ -150,140 +127,100 @@ fn total_bias<'m>(array: &impl Fn(Region) -> &'m [u8], data: &ConvData, time: &[
     }
 }
 
-/// Quantises source rows into the ring of int16 rows.
-struct RowLoader<'a> {
-    op: &'a ConvOp,
-    a: Source<'a>,
-    b: Option<Source<'a>>,
-    cin_a: usize,
-    cin_b: usize,
+/// A convolution under way.
+struct Work<'a> {
+    feed: RowFeed<'a>,
+    output: Output<'a>,
+    weight: &'a [u8],
+    acc: &'a mut [i32],
+    tiles: &'a mut [i16],
+    height: usize,
     width: usize,
-    /// Source row that each slot of the ring holds.
-    held: [usize; 3],
-}
-
-impl RowLoader<'_> {
-    /// Makes the rows under output row `y` present; returns the slot of each kernel row, `None` outside the image.
-    fn load_rows(
-        &mut self,
-        y: usize,
-        height: usize,
-        out: Elements<'_>,
-        buffers: &mut Buffers<'_>,
-    ) -> [Option<usize>; 3] {
-        let kernel = usize::from(self.op.kernel);
-        let padding = kernel / 2;
-        let mut slots = [None; 3];
-        for (k, slot) in slots.iter_mut().enumerate().take(kernel) {
-            let Some(upsampled) = (y * usize::from(self.op.stride) + k).checked_sub(padding) else { continue };
-            let row = upsampled >> usize::from(self.op.upsample);
-            if row < height {
-                let place = row % kernel;
-                if self.held[place] != row {
-                    self.held[place] = row;
-                    self.load_row(row, place, out, buffers);
-                }
-                *slot = Some(place);
-            }
-        }
-        slots
-    }
-
-    fn load_row(&self, row: usize, place: usize, out: Elements<'_>, buffers: &mut Buffers<'_>) {
-        let cin = self.cin_a + self.cin_b;
-        let row_len = buffers.rows.len() / usize::from(self.op.kernel);
-        let target = &mut buffers.rows[place * row_len..][..row_len];
-        let padding = usize::from(self.op.kernel / 2) * cin;
-        target[..padding].fill(0);
-        target[row_len - padding..].fill(0);
-        let target = &mut target[padding..row_len - padding];
-        let sources = [
-            Some((self.a, self.cin_a, 0, self.op.inv_scale_a)),
-            self.b.map(|b| (b, self.cin_b, self.cin_a, self.op.inv_scale_b)),
-        ];
-        for (source, channels, first, inv_scale) in sources.into_iter().flatten() {
-            let elements = match source {
-                Source::Own(elements) => elements,
-                Source::Output => out,
-            };
-            for x in 0..self.width {
-                let from = (row * self.width + x) * channels;
-                let to = (x << usize::from(self.op.upsample)) * cin + first;
-                let pixel = &mut target[to..to + channels];
-                let affine = buffers.affine.get(2 * first..).unwrap_or(&[]);
-                self.load_pixel(elements, from, affine, inv_scale, pixel);
-            }
-        }
-        if self.op.upsample {
-            for pair in target.chunks_exact_mut(2 * cin) {
-                let (left, right) = pair.split_at_mut(cin);
-                right.copy_from_slice(left);
-            }
-        }
-    }
-
-    /// One pixel of one source: load, norm, SiLU, quantise, in short passes that the compiler turns into vector code.
-    fn load_pixel(&self, source: Elements<'_>, from: usize, affine: &[f32], inv_scale: f32, pixel: &mut [i16]) {
-        let limit = f32::from(self.op.qmax);
-        for (i, chunk) in pixel.chunks_mut(CHUNK).enumerate() {
-            let mut buffer = [0.0; CHUNK];
-            let values = &mut buffer[..chunk.len()];
-            source.load(from + i * CHUNK, values);
-            if self.op.norm.is_some() {
-                for (value, [a, b]) in values.iter_mut().zip(affine[2 * i * CHUNK..].as_chunks().0) {
-                    *value = *value * a + b;
-                }
-            }
-            if self.op.silu {
-                for value in values.iter_mut() {
-                    *value = math::silu(*value);
-                }
-            }
-            for (q, value) in chunk.iter_mut().zip(values) {
-                *q = quantise(*value, inv_scale, limit);
-            }
-        }
-    }
-}
-
-/// Turns sums into stored outputs and collects the next norm's statistics.
-struct Store<'a> {
-    out: ElementsMut<'a>,
-    sums: Statistics<'a>,
-    residual: Option<Source<'a>>,
-    scale: Floats<'a>,
     cout: usize,
 }
 
-impl Store<'_> {
-    /// Elements `first`.. of the output, `pixels` pixels of it: (sum · scale + bias) + residual.
-    fn block(&mut self, first: usize, pixels: usize, acc: &[i32], bias: &[f32]) {
-        for (p, acc) in acc.chunks_exact(self.cout).enumerate().take(pixels) {
-            for start in (0..self.cout).step_by(CHUNK) {
-                let mut buffer = [0.0; CHUNK];
-                let values = &mut buffer[..CHUNK.min(self.cout - start)];
-                let constants = self.scale.iter_from(start).zip(&bias[start..]);
-                for ((value, sum), (scale, bias)) in values.iter_mut().zip(&acc[start..]).zip(constants) {
-                    *value = *sum as f32 * scale + bias;
-                }
-                let index = first + p * self.cout + start;
-                self.add_residual(index, values);
-                self.out.store(index, values);
-                self.sums.add(start, values);
+impl Work<'_> {
+    fn direct(&mut self, op: &ConvOp) {
+        let (kernel, stride, shift) = (usize::from(op.kernel), usize::from(op.stride), u32::from(op.upsample));
+        for y in 0..self.height {
+            let mut slots = [None; 3];
+            for (k, slot) in slots.iter_mut().enumerate().take(kernel) {
+                let row = (y * stride + k).checked_sub(kernel / 2).map(|row| row >> shift);
+                *slot = self.feed.load(row, self.output.out.as_elements());
             }
+            let rows = slots.map(|slot| slot.map(|slot| self.feed.row(slot)));
+            let taps = Taps { rows, geometry: self.feed.geometry() };
+            for x in (0..self.width).step_by(BLOCK_PIXELS) {
+                let pixels = BLOCK_PIXELS.min(self.width - x);
+                kernels::direct(&taps, self.weight, x, pixels, self.acc);
+                self.output.finish(&Block {
+                    acc: self.acc,
+                    pixel: y * self.width + x,
+                    pixels,
+                    channel: 0,
+                    channels: self.cout,
+                    row: 0,
+                });
+            }
+            self.output.end_rows(1);
         }
     }
 
-    fn add_residual(&self, index: usize, values: &mut [f32]) {
-        let residual = match self.residual {
-            None => return,
-            Some(Source::Own(elements)) => elements,
-            Some(Source::Output) => self.out.as_elements(),
-        };
-        let mut buffer = [0.0; CHUNK];
-        residual.load(index, &mut buffer[..values.len()]);
-        for (value, residual) in values.iter_mut().zip(&buffer) {
-            *value += residual;
+    /// Two output rows at a time, in blocks of four 2×2 tiles.
+    fn winograd(&mut self) {
+        let pairs = self.feed.geometry().pairs;
+        let (products, acc) = self.acc.split_at_mut(self.acc.len().min(128));
+        for y in (0..self.height).step_by(2) {
+            let slots: [usize; 4] =
+                core::array::from_fn(|k| self.feed.load_padded(y + k, self.output.out.as_elements()));
+            let rows = slots.map(|slot| self.feed.row(slot));
+            let rows_here = 2.min(self.height - y);
+            for x in (0..self.width).step_by(BLOCK_PIXELS) {
+                kernels::winograd_input(rows, &self.feed.geometry(), x, self.tiles);
+                let pair_bytes = (self.weight.len() / self.cout.div_ceil(2).max(1)).max(1);
+                for (pair, weight) in self.weight.chunks_exact(pair_bytes).enumerate() {
+                    kernels::winograd_products(self.tiles, pairs, weight, products, acc);
+                    for row in 0..rows_here {
+                        self.output.finish(&Block {
+                            acc: &acc[row * 2 * BLOCK_PIXELS..][..2 * BLOCK_PIXELS],
+                            pixel: (y + row) * self.width + x,
+                            pixels: BLOCK_PIXELS.min(self.width - x),
+                            channel: 2 * pair,
+                            channels: 2.min(self.cout - 2 * pair),
+                            row,
+                        });
+                    }
+                }
+            }
+            self.output.end_rows(rows_here);
+        }
+    }
+
+    /// Output rows 2·y and 2·y + 1 of source row y, in blocks of four source columns.
+    fn phases(&mut self) {
+        let geometry = self.feed.geometry();
+        let phase_bytes = self.weight.len() / 4;
+        for y in 0..self.height / 2 {
+            let slots: [Option<usize>; 3] =
+                core::array::from_fn(|k| self.feed.load((y + k).checked_sub(1), self.output.out.as_elements()));
+            for parity in 0..2 {
+                let rows = [slots[parity], slots[parity + 1]].map(|slot| slot.map(|slot| self.feed.row(slot)));
+                for x in (0..self.width / 2).step_by(BLOCK_PIXELS / 2) {
+                    for column in 0..2 {
+                        let weight = &self.weight[(2 * parity + column) * phase_bytes..][..phase_bytes];
+                        kernels::phase(rows, &geometry, weight, x, column, self.acc);
+                    }
+                    self.output.finish(&Block {
+                        acc: self.acc,
+                        pixel: (2 * y + parity) * self.width + 2 * x,
+                        pixels: BLOCK_PIXELS.min(self.width - 2 * x),
+                        channel: 0,
+                        channels: self.cout,
+                        row: 0,
+                    });
+                }
+                self.output.end_rows(1);
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod attention;
 mod conv;
+mod feed;
+mod finish;
 mod norm;
 mod time_embed;
 
@@ -10,6 +12,7 @@ pub(crate) use conv::{Operands, run as conv};
 pub(crate) use time_embed::run as time_embed;
 
 use crate::blob::{Header, Model};
+use crate::tensor::Elements;
 
 /// What every operator is given besides its record: the blob, and the step's conditions.
 #[derive(Clone, Copy)]
@@ -20,4 +23,24 @@ pub(crate) struct Context<'m> {
     pub(crate) timestep: f32,
     /// Row of the class table: a class, or `num_classes` for the null class.
     pub(crate) class: u16,
+}
+
+/// A tensor that is read: memory of its own, or the memory that the output replaces bit by bit.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Own(Elements<'a>),
+    Output,
+}
+
+impl<'a> Source<'a> {
+    /// The elements, given those of the output.
+    fn or<'s>(self, out: Elements<'s>) -> Elements<'s>
+    where
+        'a: 's,
+    {
+        match self {
+            Self::Own(elements) => elements,
+            Self::Output => out,
+        }
+    }
 }

@@ -2,35 +2,60 @@
 
 use crate::blob::Norm;
 use crate::math;
+use crate::quant::SILU_FRACTION_BITS;
 use crate::tensor::Floats;
 
-/// Running Σx and Σx² per channel, collected while a tensor is written: f32 pairs, pixels in raster order.
-pub(super) struct Statistics<'a>(pub(super) &'a mut [f32]);
+/// Σx and Σx² per channel, collected while a tensor is written: f32 pairs. Each row's sums are added up from left to right,
+/// the rows' sums then from top to bottom.
+pub(super) struct Statistics<'a> {
+    /// Of the rows that are finished; empty for a tensor without statistics.
+    totals: &'a mut [f32],
+    /// Of the rows under way, one after the other.
+    rows: &'a mut [f32],
+}
 
-impl Statistics<'_> {
-    pub(super) fn clear(&mut self) {
-        self.0.fill(0.0);
+impl<'a> Statistics<'a> {
+    pub(super) fn new(totals: &'a mut [f32], rows: &'a mut [f32]) -> Self {
+        totals.fill(0.0);
+        rows.fill(0.0);
+        Self { totals, rows }
     }
 
-    /// Adds one element of each of the channels `first`..; does nothing for a tensor without statistics.
+    /// Adds one element of each of the channels `first`.. to row `row` of those under way.
     #[inline]
-    pub(super) fn add(&mut self, first: usize, values: &[f32]) {
-        let pairs = self.0.get_mut(2 * first..).unwrap_or(&mut []);
+    pub(super) fn add(&mut self, row: usize, first: usize, values: &[f32]) {
+        let pairs = self.rows.get_mut(row * self.totals.len() + 2 * first..).unwrap_or(&mut []);
         for ([sum, squares], value) in pairs.as_chunks_mut().0.iter_mut().zip(values) {
             *sum += value;
             *squares += value * value;
         }
     }
+
+    /// The sums of some channels of row `row` of those under way.
+    pub(super) fn row_mut(&mut self, row: usize, channels: core::ops::Range<usize>) -> &mut [f32] {
+        let first = row * self.totals.len();
+        self.rows.get_mut(first + 2 * channels.start..first + 2 * channels.end).unwrap_or(&mut [])
+    }
+
+    /// Adds the first `rows` rows under way to the totals, in order, and begins new ones.
+    pub(super) fn end_rows(&mut self, rows: usize) {
+        for row in self.rows.chunks_exact_mut(self.totals.len().max(1)).take(rows) {
+            for (total, sum) in self.totals.iter_mut().zip(row) {
+                *total += *sum;
+                *sum = 0.0;
+            }
+        }
+    }
 }
 
 /// Writes (a, b) per channel of the concatenated sources. `statistics` are those of the first and the second source (empty
-/// when there is none), `pixels` is height · width.
+/// when there is none), `pixels` is height · width; with `silu`, a and b come times 2¹², exactly.
 pub(super) fn affine(
     norm: Norm,
     statistics: [&[f32]; 2],
     pixels: usize,
-    gamma: Floats<'_>,
-    beta: Floats<'_>,
+    (gamma, beta): (Floats<'_>, Floats<'_>),
+    silu: bool,
     out: &mut [f32],
 ) {
     let channels = out.len() / 2;
@@ -41,6 +66,7 @@ pub(super) fn affine(
         Some(channel) => [statistics[1][2 * channel], statistics[1][2 * channel + 1]],
     };
     let count = (pixels * group) as f32;
+    let factor = if silu { (1 << SILU_FRACTION_BITS) as f32 } else { 1.0 };
     for first in (0..channels).step_by(group) {
         let (mut sum, mut squares) = (0.0f32, 0.0f32);
         for channel in first..first + group {
@@ -54,8 +80,8 @@ pub(super) fn affine(
         let inverse = 1.0 / math::sqrt(variance + norm.eps);
         for channel in first..first + group {
             let a = gamma.get(channel) * inverse;
-            out[2 * channel] = a;
-            out[2 * channel + 1] = beta.get(channel) - mean * a;
+            out[2 * channel] = a * factor;
+            out[2 * channel + 1] = (beta.get(channel) - mean * a) * factor;
         }
     }
 }
@@ -72,17 +98,21 @@ mod tests {
         let mut stream = crate::rng::NoiseStream::new(3, 0);
         let x: Vec<f32> = (0..pixels * channels).map(|_| 0.7 + 1.3 * stream.next_gaussian()).collect();
         let (mut a, mut b) = (std::vec![0.0; 2 * channels_a], std::vec![0.0; 2 * channels_b]);
+        let add = |sums: &mut [f32], channel: usize, value: f32| {
+            sums[2 * channel] += value;
+            sums[2 * channel + 1] += value * value;
+        };
         for (i, &v) in x.iter().enumerate() {
             match (i % channels).checked_sub(channels_a) {
-                None => Statistics(&mut a).add(i % channels, &[v]),
-                Some(c) => Statistics(&mut b).add(c, &[v]),
+                None => add(&mut a, i % channels, v),
+                Some(c) => add(&mut b, c, v),
             }
         }
         let bytes = |f: fn(usize) -> f32| (0..channels).flat_map(|c| f(c).to_le_bytes()).collect::<Vec<u8>>();
         let (gamma, beta) = (bytes(|c| 1.0 + 0.1 * c as f32), bytes(|c| 0.2 * c as f32));
         let mut out = std::vec![0.0; 2 * channels];
         let norm = Norm { groups: 2, eps: 1e-5 };
-        affine(norm, [&a, &b], pixels, Floats::new(&gamma), Floats::new(&beta), &mut out);
+        affine(norm, [&a, &b], pixels, (Floats::new(&gamma), Floats::new(&beta)), false, &mut out);
         for group in 0..2 {
             let values = || x.iter().enumerate().filter(|(i, _)| i % channels / 3 == group).map(|(_, &v)| f64::from(v));
             let mean = values().sum::<f64>() / (3 * pixels) as f64;

@@ -1,0 +1,279 @@
+//! Where an operator's arrays lie: constants in its piece of the data section, working arrays in its scratch.
+//!
+//! Both follow from the record and the shapes, each array at a 16-byte boundary. The order of weights inside their array is
+//! that of `packing.rs`.
+
+use super::header::Region;
+use super::ops::{Algorithm, AttentionOp, ConvOp, TimeEmbedOp};
+use super::packing::{direct_bytes, phases_bytes, winograd_bytes};
+
+/// Output pixels of a row that are computed together.
+pub const BLOCK_PIXELS: usize = 8;
+
+/// Query pixels that attention handles together.
+pub const QUERY_PIXELS: usize = 4;
+
+/// Arrays of a [`ConvOp`] as ranges of its piece of the data section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvData {
+    /// Packed for the algorithm; cin = channels of a, then of b.
+    pub weight: Region,
+    /// f32 \[cout\]: result = sum · scale + bias.
+    pub scale: Region,
+    /// f32 \[cout\], the time projection's bias included.
+    pub bias: Region,
+    /// f32 \[cin\] when there is a norm.
+    pub gamma: Region,
+    /// f32 \[cin\] when there is a norm.
+    pub beta: Region,
+    /// i8 \[cout\]\[E\] when there is a time embedding.
+    pub time_weight: Region,
+    /// f32 \[cout\] when there is a time embedding.
+    pub time_scale: Region,
+    /// Length of the piece.
+    pub bytes: u32,
+}
+
+/// Arrays of an [`AttentionOp`] over C channels as ranges of its piece of the data section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionData {
+    /// \[C\]\[C\], packed as a direct 1×1 convolution.
+    pub q_weight: Region,
+    /// f32 \[C\], 1/√(C/heads) included.
+    pub q_scale: Region,
+    /// f32 \[C\], 1/√(C/heads) included.
+    pub q_bias: Region,
+    /// f32 \[C\].
+    pub gamma: Region,
+    /// f32 \[C\].
+    pub beta: Region,
+    /// \[C\]\[C\], packed as a direct 1×1 convolution.
+    pub proj_weight: Region,
+    /// f32 \[C\].
+    pub proj_scale: Region,
+    /// f32 \[C\].
+    pub proj_bias: Region,
+    /// Length of the piece.
+    pub bytes: u32,
+}
+
+/// Arrays of a [`TimeEmbedOp`] (F = `freq_dim`, E = channels of its output) as ranges of its piece of the data section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeEmbedData {
+    /// f32 \[F/2\].
+    pub freqs: Region,
+    /// i8 \[E\]\[F\].
+    pub weight_1: Region,
+    /// f32 \[E\].
+    pub scale_1: Region,
+    /// f32 \[E\].
+    pub bias_1: Region,
+    /// i8 \[E\]\[E\].
+    pub weight_2: Region,
+    /// f32 \[E\].
+    pub scale_2: Region,
+    /// f32 \[E\].
+    pub bias_2: Region,
+    /// f16 \[classes + 1\]\[E\], the null class last; empty for an unconditional model.
+    pub class_embedding: Region,
+    /// Length of the piece.
+    pub bytes: u32,
+}
+
+/// Places arrays one after another at 16-byte boundaries. Lengths past 32 bits saturate and are then refused, because the
+/// piece cannot lie inside a section.
+struct Placer(u64);
+
+impl Placer {
+    fn place(&mut self, elements: u64, element_bytes: u64) -> Region {
+        let bytes = elements.saturating_mul(element_bytes);
+        let clamp = |x: u64| u32::try_from(x).unwrap_or(u32::MAX);
+        let region = Region { offset: clamp(self.0), bytes: clamp(bytes) };
+        self.0 = self.0.saturating_add(bytes).saturating_add(15) & !15;
+        region
+    }
+
+    fn bytes(&self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+}
+
+impl ConvOp {
+    /// Where the arrays lie; `time_dim` is E, or 0 without a time embedding.
+    #[must_use]
+    pub fn data_layout(&self, cin: u32, cout: u32, time_dim: u32) -> ConvData {
+        let weight_bytes = match self.algorithm {
+            Algorithm::Direct => direct_bytes(self.kernel.into(), cin, cout),
+            Algorithm::Winograd => winograd_bytes(cin, cout),
+            Algorithm::Phases => phases_bytes(cin, cout),
+        };
+        let (cin, cout) = (u64::from(cin), u64::from(cout));
+        let normed = if self.norm.is_some() { cin } else { 0 };
+        let timed = if self.time.is_some() { cout } else { 0 };
+        let mut at = Placer(0);
+        ConvData {
+            weight: at.place(weight_bytes, 1),
+            scale: at.place(cout, 4),
+            bias: at.place(cout, 4),
+            gamma: at.place(normed, 4),
+            beta: at.place(normed, 4),
+            time_weight: at.place(timed * u64::from(time_dim), 1),
+            time_scale: at.place(timed, 4),
+            bytes: at.bytes(),
+        }
+    }
+
+    /// Columns of a quantised row of a source `width` pixels wide: whole blocks of outputs, with their padding.
+    #[must_use]
+    pub fn row_columns(&self, width: u32) -> u32 {
+        let doubled = self.upsample && self.algorithm == Algorithm::Direct;
+        let outputs = (width << u32::from(doubled)).div_ceil(u32::from(self.stride).max(1));
+        let blocks = outputs.next_multiple_of(BLOCK_PIXELS as u32) * u32::from(self.stride);
+        blocks + if self.kernel == 1 { 0 } else { 2 }
+    }
+
+    /// Where the working arrays lie in the scratch, for a source `width` pixels wide and an output with or without
+    /// statistics.
+    #[must_use]
+    pub fn scratch_layout(&self, cin: u32, cout: u32, width: u32, statistics: bool) -> ConvScratch {
+        let columns = u64::from(self.row_columns(width));
+        let rows = u64::from(self.algorithm.rows(self.kernel));
+        let (cin, cout) = (u64::from(cin), u64::from(cout));
+        let (cin_even, cout_even) = (cin.next_multiple_of(2), cout.next_multiple_of(2));
+        let winograd = self.algorithm == Algorithm::Winograd;
+        let rows_at_once = if winograd { 2 } else { 1 };
+        let mut at = Placer(0);
+        ConvScratch {
+            affine: at.place(if self.norm.is_some() { 2 * cin } else { 0 }, 4),
+            bias: at.place(cout, 4),
+            sums: at.place(if statistics { rows_at_once * 2 * cout } else { 0 }, 4),
+            acc: at.place(if winograd { WINOGRAD_ACC as u64 } else { BLOCK_PIXELS as u64 * cout_even }, 4),
+            tiles: at.place(if winograd { 64 * cin_even } else { 0 }, 2),
+            rows: at.place(rows * columns * cin_even, 2),
+            bytes: at.bytes(),
+        }
+    }
+}
+
+/// Words of `acc` for [`Algorithm::Winograd`]: products \[16\]\[2\]\[4\], then sums \[2 rows\]\[2\]\[8\].
+pub const WINOGRAD_ACC: usize = 128 + 32;
+
+/// Working arrays of a [`ConvOp`] in its scratch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvScratch {
+    /// f32 pairs (a, b) per input channel, y = x·a + b, when there is a norm.
+    pub affine: Region,
+    /// f32 \[cout\]: bias plus time bias.
+    pub bias: Region,
+    /// f32 pairs (Σx, Σx²) \[rows at once\]\[cout\] of the output rows being written, when the output carries statistics.
+    pub sums: Region,
+    /// i32 \[cout\]\[[`BLOCK_PIXELS`]\], or \[[`WINOGRAD_ACC`]\].
+    pub acc: Region,
+    /// Winograd's transformed inputs of four tiles: i16 \[16\]\[cin / 2\]\[4\]\[2\].
+    pub tiles: Region,
+    /// i16 \[rows\]\[columns · cin\]: a ring of quantised input rows, with their padding; cin is rounded up to even. The order
+    /// inside a row is the back end's.
+    pub rows: Region,
+    /// Length of the scratch.
+    pub bytes: u32,
+}
+
+/// Working arrays of an [`AttentionOp`] over C channels and N pixels in its scratch; Q is [`QUERY_PIXELS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionScratch {
+    /// f32 pairs (a, b) per channel.
+    pub affine: Region,
+    /// f32 \[C\]: the projection's bias.
+    pub bias: Region,
+    /// f32 \[Q\]\[C\]: queries, and in their place, head by head, the mixed values.
+    pub query: Region,
+    /// Integer sums i32 \[C\]\[[`BLOCK_PIXELS`]\], and between the two projections the scores f32 \[N\]\[Q\].
+    pub scores: Region,
+    /// i16: a quantised row of [`BLOCK_PIXELS`] columns of which Q are used.
+    pub row: Region,
+    /// f32 pairs (Σx, Σx²) \[C\] of the output row being written, when the output carries statistics.
+    pub sums: Region,
+    /// Length of the scratch.
+    pub bytes: u32,
+}
+
+impl AttentionOp {
+    /// Where the arrays lie for C `channels`.
+    #[must_use]
+    pub fn data_layout(&self, channels: u32) -> AttentionData {
+        let matrix = direct_bytes(1, channels, channels);
+        let c = u64::from(channels);
+        let mut at = Placer(0);
+        AttentionData {
+            q_weight: at.place(matrix, 1),
+            q_scale: at.place(c, 4),
+            q_bias: at.place(c, 4),
+            gamma: at.place(c, 4),
+            beta: at.place(c, 4),
+            proj_weight: at.place(matrix, 1),
+            proj_scale: at.place(c, 4),
+            proj_bias: at.place(c, 4),
+            bytes: at.bytes(),
+        }
+    }
+
+    /// Where the working arrays lie in the scratch, for C `channels` and N `pixels`.
+    #[must_use]
+    pub fn scratch_layout(&self, channels: u32, pixels: u32, statistics: bool) -> AttentionScratch {
+        let (c, q) = (u64::from(channels), QUERY_PIXELS as u64);
+        let even = c.next_multiple_of(2);
+        let mut at = Placer(0);
+        AttentionScratch {
+            affine: at.place(2 * c, 4),
+            bias: at.place(c, 4),
+            query: at.place(q * c, 4),
+            scores: at.place((q * u64::from(pixels)).max(BLOCK_PIXELS as u64 * even), 4),
+            row: at.place(BLOCK_PIXELS as u64 * even, 2),
+            sums: at.place(if statistics { 2 * c } else { 0 }, 4),
+            bytes: at.bytes(),
+        }
+    }
+}
+
+/// Working arrays of a [`TimeEmbedOp`] in its scratch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeEmbedScratch {
+    /// f32 \[F\].
+    pub embedding: Region,
+    /// f32 \[E\].
+    pub hidden: Region,
+    /// Length of the scratch.
+    pub bytes: u32,
+}
+
+impl TimeEmbedOp {
+    /// Where the arrays lie, for E `time_dim` and the model's number of classes (0: unconditional).
+    #[must_use]
+    pub fn data_layout(&self, time_dim: u32, num_classes: u32) -> TimeEmbedData {
+        let (f, e) = (u64::from(self.freq_dim), u64::from(time_dim));
+        let rows = if num_classes == 0 { 0 } else { u64::from(num_classes) + 1 };
+        let mut at = Placer(0);
+        TimeEmbedData {
+            freqs: at.place(f / 2, 4),
+            weight_1: at.place(e * f, 1),
+            scale_1: at.place(e, 4),
+            bias_1: at.place(e, 4),
+            weight_2: at.place(e * e, 1),
+            scale_2: at.place(e, 4),
+            bias_2: at.place(e, 4),
+            class_embedding: at.place(rows * e, 2),
+            bytes: at.bytes(),
+        }
+    }
+
+    /// Where the working arrays lie in the scratch.
+    #[must_use]
+    pub fn scratch_layout(&self, time_dim: u32) -> TimeEmbedScratch {
+        let mut at = Placer(0);
+        TimeEmbedScratch {
+            embedding: at.place(self.freq_dim.into(), 4),
+            hidden: at.place(time_dim.into(), 4),
+            bytes: at.bytes(),
+        }
+    }
+}

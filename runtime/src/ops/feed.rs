@@ -1,0 +1,163 @@
+//! From source rows to quantised rows: load, norm, SiLU and quantise in one pass, into a ring of int16 rows.
+
+use super::Source;
+use crate::blob::{BLOCK_PIXELS, ConvOp};
+use crate::kernels::{self, Feed, FeedTarget, Geometry};
+use crate::quant::Quantiser;
+use crate::tensor::{CHUNK, Elements};
+
+/// One source of a convolution.
+#[derive(Clone, Copy)]
+pub(super) struct FeedSource<'a> {
+    pub(super) elements: Source<'a>,
+    pub(super) channels: usize,
+    /// First of its channels among those of both sources.
+    pub(super) first: usize,
+    pub(super) quantiser: Quantiser,
+}
+
+/// Quantises source rows into a ring, each once.
+pub(super) struct RowFeed<'a> {
+    sources: [Option<FeedSource<'a>>; 2],
+    /// Pairs (a, b) per channel of both sources; empty without a norm.
+    affine: &'a [f32],
+    geometry: Geometry,
+    ring: &'a mut [i16],
+    height: usize,
+    width: usize,
+    /// Whether every value is written twice, side by side.
+    doubled: bool,
+    /// Source row that each slot of the ring holds, one up (0: nothing, or zeros).
+    held: [usize; 4],
+}
+
+impl<'a> RowFeed<'a> {
+    pub(super) fn new(
+        op: &ConvOp,
+        sources: [Option<FeedSource<'a>>; 2],
+        affine: &'a [f32],
+        (height, width): (usize, usize),
+        ring: &'a mut [i16],
+    ) -> Self {
+        let channels: usize = sources.iter().flatten().map(|source| source.channels).sum();
+        let geometry = Geometry {
+            kernel: op.kernel.into(),
+            stride: op.stride.into(),
+            pairs: channels.div_ceil(2),
+            columns: op.row_columns(width as u32) as usize,
+        };
+        let doubled = op.upsample && op.algorithm == crate::blob::Algorithm::Direct;
+        ring.fill(0);
+        Self { sources, affine, geometry, ring, height, width, doubled, held: [0; 4] }
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// Makes source row `row` present, when there is such a row; returns its slot.
+    pub(super) fn load(&mut self, row: Option<usize>, out: Elements<'_>) -> Option<usize> {
+        let row = row.filter(|&row| row < self.height)?;
+        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, 4);
+        let slot = row % slots;
+        if self.held[slot] != row + 1 {
+            self.held[slot] = row + 1;
+            self.fill(row, slot, out);
+        }
+        Some(slot)
+    }
+
+    /// Like [`RowFeed::load`], with a row of zeros outside the image. `row` counts from one row above the image.
+    pub(super) fn load_padded(&mut self, row: usize, out: Elements<'_>) -> usize {
+        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, 4);
+        let slot = row % slots;
+        match row.checked_sub(1).filter(|&inside| inside < self.height) {
+            None => {
+                self.held[slot] = 0;
+                self.slot_mut(slot).fill(0);
+            }
+            Some(inside) if self.held[slot] != row => {
+                self.held[slot] = row;
+                self.fill(inside, slot, out);
+            }
+            Some(_) => {}
+        }
+        slot
+    }
+
+    /// The row in a slot.
+    pub(super) fn row(&self, slot: usize) -> &[i16] {
+        &self.ring[slot * self.geometry.len()..][..self.geometry.len()]
+    }
+
+    fn slot_mut(&mut self, slot: usize) -> &mut [i16] {
+        &mut self.ring[slot * self.geometry.len()..][..self.geometry.len()]
+    }
+
+    fn fill(&mut self, row: usize, slot: usize, out: Elements<'_>) {
+        let (geometry, width, doubled, affine) = (self.geometry, self.width, self.doubled, self.affine);
+        for source in self.sources.into_iter().flatten() {
+            let elements = source.elements.or(out);
+            let first = row * width * source.channels;
+            let affine = affine.get(2 * source.first..).unwrap_or(&[]);
+            let column = geometry.kernel / 2;
+            let target = FeedTarget { row: self.slot_mut(slot), geometry, column, channel: source.first };
+            feed_row(elements, first, width, &source, affine, doubled, target);
+        }
+    }
+}
+
+/// One row of one source.
+fn feed_row(
+    elements: Elements<'_>,
+    first: usize,
+    width: usize,
+    source: &FeedSource<'_>,
+    affine: &[f32],
+    doubled: bool,
+    mut target: FeedTarget<'_>,
+) {
+    let channels = source.channels;
+    if let (Elements::F16(values), false) = (elements, doubled) {
+        let values = &values[first..first + width * channels];
+        let affine = affine.get(..2 * channels).unwrap_or(&[]);
+        if kernels::feed(&Feed { values, channels, affine, quantiser: source.quantiser }, &mut target) {
+            return;
+        }
+    }
+    for x in 0..width {
+        let column = target.column + (x << usize::from(doubled));
+        for start in (0..channels).step_by(CHUNK) {
+            let mut buffer = [0.0; CHUNK];
+            let values = &mut buffer[..CHUNK.min(channels - start)];
+            elements.load(first + x * channels + start, values);
+            for (value, [a, b]) in values.iter_mut().zip(affine.get(2 * start..).unwrap_or(&[]).as_chunks().0) {
+                *value = *value * a + b;
+            }
+            place(values, source.quantiser, column, target.channel + start, &mut target);
+            if doubled {
+                place(values, source.quantiser, column + 1, target.channel + start, &mut target);
+            }
+        }
+    }
+}
+
+fn place(values: &[f32], quantiser: Quantiser, column: usize, channel: usize, target: &mut FeedTarget<'_>) {
+    let mut quantised = [0i16; CHUNK];
+    for (q, value) in quantised.iter_mut().zip(values) {
+        *q = quantiser.quantise(*value);
+    }
+    for (i, q) in quantised[..values.len()].iter().enumerate() {
+        target.row[target.geometry.index(column, channel + i)] = *q;
+    }
+}
+
+/// Quantises f32 pixels \[pixels\]\[channels\] into a row of a 1×1 kernel.
+pub(super) fn feed_pixels(values: &[f32], channels: usize, quantiser: Quantiser, row: &mut [i16]) {
+    let geometry = Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS };
+    for (column, pixel) in values.chunks_exact(channels).enumerate() {
+        for (channel, value) in pixel.iter().enumerate() {
+            row[geometry.index(column, channel)] = quantiser.quantise(*value);
+        }
+    }
+}

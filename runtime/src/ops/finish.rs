@@ -1,0 +1,109 @@
+//! From integer sums to a stored tensor: scale, bias, residual, rounding to storage, and the statistics of the next norm.
+
+use super::Source;
+use super::norm::Statistics;
+use crate::blob::BLOCK_PIXELS;
+use crate::kernels::{self, Residual};
+use crate::tensor::{CHUNK, Elements, ElementsMut, Floats};
+
+/// The output of an operator as it is being written.
+pub(super) struct Output<'a> {
+    pub(super) out: ElementsMut<'a>,
+    pub(super) residual: Option<Source<'a>>,
+    /// Little-endian f32 \[cout\].
+    pub(super) scale: &'a [[u8; 4]],
+    /// f32 \[cout\].
+    pub(super) bias: &'a [f32],
+    pub(super) statistics: Statistics<'a>,
+}
+
+/// Some pixels of a row and some of their channels.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    /// i32 \[channels\]\[8\].
+    pub(super) acc: &'a [i32],
+    /// First pixel, in raster order.
+    pub(super) pixel: usize,
+    /// 1..=8.
+    pub(super) pixels: usize,
+    /// First channel.
+    pub(super) channel: usize,
+    pub(super) channels: usize,
+    /// Which of the rows at once: whose sums are collected.
+    pub(super) row: usize,
+}
+
+impl Output<'_> {
+    /// (sum · scale + bias) + residual, stored.
+    pub(super) fn finish(&mut self, block: &Block<'_>) {
+        if !self.finish_fast(block) {
+            for p in 0..block.pixels {
+                for start in (0..block.channels).step_by(CHUNK) {
+                    self.finish_chunk(block, p, start);
+                }
+            }
+        }
+    }
+
+    /// Adds the sums of the `rows` rows at once to the totals, in order, and begins new ones.
+    pub(super) fn end_rows(&mut self, rows: usize) {
+        self.statistics.end_rows(rows);
+    }
+
+    fn finish_fast(&mut self, block: &Block<'_>) -> bool {
+        let cout = self.scale.len();
+        let first = block.pixel * cout + block.channel;
+        let channels = block.channel..block.channel + block.channels;
+        let ElementsMut::F16(out) = &mut self.out else { return false };
+        let residual = match self.residual {
+            None => Residual::None,
+            Some(Source::Own(Elements::F16(values))) => Residual::Elsewhere(&values[first..]),
+            Some(Source::Own(_)) => return false,
+            Some(Source::Output) => Residual::InPlace,
+        };
+        let finish = kernels::Finish {
+            acc: block.acc,
+            pixels: block.pixels,
+            scale: &self.scale[channels.clone()],
+            bias: &self.bias[channels.clone()],
+            pitch: cout,
+        };
+        kernels::finish(&finish, residual, &mut out[first..], self.statistics.row_mut(block.row, channels))
+    }
+
+    fn finish_chunk(&mut self, block: &Block<'_>, p: usize, start: usize) {
+        let cout = self.scale.len();
+        let mut buffer = [0.0; CHUNK];
+        let values = &mut buffer[..CHUNK.min(block.channels - start)];
+        let channel = block.channel + start;
+        let sums = block.acc[start * BLOCK_PIXELS + p..].iter().step_by(BLOCK_PIXELS);
+        let constants = self.scale[channel..].iter().zip(&self.bias[channel..]);
+        for ((value, sum), (scale, bias)) in values.iter_mut().zip(sums).zip(constants) {
+            *value = *sum as f32 * f32::from_le_bytes(*scale) + bias;
+        }
+        let index = (block.pixel + p) * cout + channel;
+        self.add_residual(index, values);
+        self.out.store(index, values);
+        self.statistics.add(block.row, channel, values);
+    }
+
+    fn add_residual(&self, index: usize, values: &mut [f32]) {
+        let Some(residual) = self.residual else { return };
+        let mut buffer = [0.0; CHUNK];
+        residual.or(self.out.as_elements()).load(index, &mut buffer[..values.len()]);
+        for (value, residual) in values.iter_mut().zip(&buffer) {
+            *value += residual;
+        }
+    }
+}
+
+/// f32\[pixels\]\[channels\] = sum · scale + bias, of an i32 \[channels\]\[8\] block.
+pub(super) fn dequantise(acc: &[i32], scale: Floats<'_>, bias: Floats<'_>, out: &mut [f32], channels: usize) {
+    for (p, pixel) in out.chunks_exact_mut(channels).enumerate() {
+        let sums = acc[p..].iter().step_by(BLOCK_PIXELS);
+        let constants = scale.iter_from(0).zip(bias.iter_from(0));
+        for ((value, sum), (scale, bias)) in pixel.iter_mut().zip(sums).zip(constants) {
+            *value = *sum as f32 * scale + bias;
+        }
+    }
+}
