@@ -39,7 +39,8 @@ impl Case {
         let (cin, cout, width) = (1 + below(40), 1 + below(20), 1 + below(19));
         let absent = if kernel == 3 && index.is_multiple_of(3) { Some(2 * below(2)) } else { None };
         // Few bits, many bits, and for a third of the cases only the extremes; sums stay below 2²³.
-        let limit = if index.is_multiple_of(2) { 128 } else { 4096 / (kernel * kernel * cin).next_power_of_two().max(8) * 8 };
+        let limit =
+            if index.is_multiple_of(2) { 128 } else { 4096 / (kernel * kernel * cin).next_power_of_two().max(8) * 8 };
         let extreme = index % 3 == 1;
         let mut draw = |limit: i64| {
             let bits = i64::from(stream.next_u32());
