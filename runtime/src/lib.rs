@@ -1,7 +1,7 @@
 //! picodream: diffusion models on microcontrollers. `no_std`, no heap, one weight blob, one fixed buffer.
 //!
 //! ```ignore
-//! const MODEL: Model = Model::from_static(include_bytes!("faces-16.pdm")); // a broken blob fails the build
+//! const MODEL: Model = picodream::include_model!("faces-16.pdm");          // a broken blob fails the build
 //! static ARENA: Arena<{ MODEL.arena_bytes() }> = Arena::new();             // exact, no guessing
 //!
 //! let mut dream = Pipeline::new(&MODEL, ARENA.take(), Config::new(seed))?; // everything that can fail fails here

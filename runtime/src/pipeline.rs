@@ -5,6 +5,7 @@ use core::fmt;
 use crate::arena::ARENA_ALIGN;
 use crate::blob::{Model, ParseError};
 use crate::image::Image;
+use crate::kernels::BLOB_ALIGN;
 use crate::sampler::{Ddim, Sampler, SamplerError, guide};
 use crate::schedule::Schedule;
 use crate::spacing::{Spacing, Trailing};
@@ -128,6 +129,13 @@ pub enum SetupError {
         /// Address modulo 16.
         remainder: usize,
     },
+    /// The blob does not begin where this core's kernels need it.
+    BlobMisaligned {
+        /// Address modulo `align`.
+        remainder: usize,
+        /// Bytes that the address must be a multiple of.
+        align: usize,
+    },
     /// The number of steps is 0 or above T.
     Steps {
         /// Steps asked for.
@@ -165,6 +173,9 @@ impl fmt::Display for SetupError {
             Self::ArenaTooSmall { needed, got } => write!(f, "arena is too small: {needed} bytes needed, {got} given"),
             Self::ArenaMisaligned { remainder } => {
                 write!(f, "arena begins {remainder} bytes past a multiple of 16; use Arena or align it")
+            }
+            Self::BlobMisaligned { remainder, align } => {
+                write!(f, "blob begins {remainder} bytes past a multiple of {align}; use include_model! or align it")
             }
             Self::Steps { got, max } => write!(f, "steps is {got}, but must be in 1..={max}"),
             Self::Class { got, num_classes: 0 } => {

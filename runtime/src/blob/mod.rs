@@ -26,6 +26,18 @@ pub use ops::{Algorithm, AttentionOp, ConvOp, Norm, OP_RECORD_BYTES, Op, OpCommo
 pub use packing::{PlainWeights, direct_bytes, phases_bytes, winograd_bytes};
 pub use tensors::{DType, TENSOR_RECORD_BYTES, TensorRecord};
 
+/// The blob in a file as part of the program, aligned as every core's kernels like it:
+/// `const MODEL: Model = picodream::include_model!("faces.pdm");`. A broken front fails the build.
+#[macro_export]
+macro_rules! include_model {
+    ($path:expr $(,)?) => {{
+        #[repr(C, align(16))]
+        struct Aligned<T: ?Sized>(T);
+        const BLOB: &Aligned<[u8]> = &Aligned(*include_bytes!($path));
+        $crate::Model::from_static(&BLOB.0)
+    }};
+}
+
 /// A blob whose magic, version and length are right. [`Model::validate`] proves the rest.
 #[derive(Clone, Copy, Debug)]
 pub struct Model<'a> {
@@ -33,7 +45,8 @@ pub struct Model<'a> {
 }
 
 impl Model<'static> {
-    /// A blob that is part of the program, for `const MODEL: Model = Model::from_static(include_bytes!(…))`.
+    /// A blob that is part of the program, for bytes at a multiple of 4 ([`include_model!`](crate::include_model)
+    /// takes care of that).
     ///
     /// # Panics
     /// In `const` evaluation, that is, the build fails, when the bytes are not a blob of this version and length.

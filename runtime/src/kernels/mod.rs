@@ -6,18 +6,19 @@ mod check;
 mod geometry;
 pub mod portable;
 
+// One back end, by target (`build.rs`); each has the same functions and constants.
+#[cfg_attr(picodream_backend = "dsp", path = "dsp.rs")]
+#[cfg_attr(picodream_backend = "helium", path = "helium.rs")]
+#[cfg_attr(picodream_backend = "plain", path = "plain.rs")]
+#[cfg_attr(picodream_backend = "host", path = "host.rs")]
+mod backend;
+
+pub use backend::{BACKEND, BLOB_ALIGN, direct, feed, finish, phase, winograd_input, winograd_products};
 pub use geometry::Geometry;
-pub use portable::{direct, phase, winograd_input, winograd_products};
 
 use half::f16;
 
 use crate::quant::Quantiser;
-
-/// The back end in use, for firmware to log and tests to assert.
-pub const BACKEND: &str = "portable";
-
-/// What the loops ask of the address of a blob, in bytes.
-pub const BLOB_ALIGN: usize = 1;
 
 /// Quantised input rows under one output row of a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +55,6 @@ pub struct FeedTarget<'a> {
     pub channel: usize,
 }
 
-/// Quantises a row; `false` leaves it to the caller, whose loop defines the result.
-pub fn feed(_feed: &Feed<'_>, _target: &mut FeedTarget<'_>) -> bool {
-    false
-}
-
 /// Sums of up to eight neighbouring pixels on their way to f16.
 #[derive(Clone, Copy, Debug)]
 pub struct Finish<'a> {
@@ -83,11 +79,4 @@ pub enum Residual<'a> {
     Elsewhere(&'a [f16]),
     /// What the output's memory holds.
     InPlace,
-}
-
-/// (sum · scale + bias) + residual to f16 at `out` (first pixel, first channel of the block), and each channel's stored values
-/// and their squares to `sums` (pairs, pixels in order; empty: none). `false` leaves it to the caller, whose loop defines the
-/// result.
-pub fn finish(_block: &Finish<'_>, _residual: Residual<'_>, _out: &mut [f16], _sums: &mut [f32]) -> bool {
-    false
 }

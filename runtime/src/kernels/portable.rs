@@ -1,7 +1,27 @@
 //! The reference loops in plain Rust: exact i32 sums, modulo 2³², of int16 inputs and the blob's packed weights.
 
-use super::{Geometry, Taps};
+use half::f16;
+
+use super::{Feed, FeedTarget, Finish, Geometry, Residual, Taps};
 use crate::blob::BLOCK_PIXELS;
+
+/// The back end in use, for firmware to log and tests to assert.
+pub const BACKEND: &str = "portable";
+
+/// What the loops ask of the address of a blob, in bytes.
+pub const BLOB_ALIGN: usize = 1;
+
+/// Quantises a row; `false` leaves it to the caller, whose loop (`ops/feed.rs`) defines the result.
+pub fn feed(_feed: &Feed<'_>, _target: &mut FeedTarget<'_>) -> bool {
+    false
+}
+
+/// (sum · scale + bias) + residual to f16 at `out` (first pixel, first channel of the block), and each channel's stored values
+/// and their squares to `sums` (pairs, pixels in order; empty: none). `false` leaves it to the caller, whose loop
+/// (`ops/finish.rs`) defines the result.
+pub fn finish(_block: &Finish<'_>, _residual: Residual<'_>, _out: &mut [f16], _sums: &mut [f32]) -> bool {
+    false
+}
 
 /// A word of weights: two little-endian halfwords.
 type Word = [u8; 4];

@@ -5,7 +5,7 @@
 use picodream::{Arena, Model};
 use picodream_qemu::Qemu;
 
-const MODEL: Model = Model::from_static(include_bytes!(env!("PICODREAM_MODEL_PATH")));
+const MODEL: Model = picodream::include_model!(env!("PICODREAM_MODEL_PATH"));
 static ARENA: Arena<{ MODEL.arena_bytes() }> = Arena::new();
 
 #[cortex_m_rt::entry]
