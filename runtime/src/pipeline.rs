@@ -197,6 +197,11 @@ impl fmt::Display for SetupError {
 
 impl core::error::Error for SetupError {}
 
+/// Address modulo `align`.
+fn misaligned(bytes: &[u8], align: usize) -> usize {
+    bytes.as_ptr() as usize % align
+}
+
 /// An image being drawn.
 #[derive(Debug)]
 pub struct Pipeline<'m, 'a, S: Sampler = Ddim, P: Spacing = Trailing> {
@@ -227,11 +232,15 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
     /// [`SetupError`] with the numbers; nothing has been computed then.
     pub fn new(model: &Model<'m>, arena: &'a mut [u8], config: Config<S, P>) -> Result<Self, SetupError> {
         let unet = UNet::new(model).map_err(SetupError::Blob)?;
+        let remainder = misaligned(model.bytes(), BLOB_ALIGN);
+        if remainder != 0 {
+            return Err(SetupError::BlobMisaligned { remainder, align: BLOB_ALIGN });
+        }
         let (needed, got) = (Config::<S, P>::arena_bytes(model), arena.len());
         if got < needed {
             return Err(SetupError::ArenaTooSmall { needed, got });
         }
-        let remainder = arena.as_ptr() as usize % ARENA_ALIGN;
+        let remainder = misaligned(arena, ARENA_ALIGN);
         if remainder != 0 {
             return Err(SetupError::ArenaMisaligned { remainder });
         }
