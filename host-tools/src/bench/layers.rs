@@ -84,7 +84,7 @@ impl Layer {
         let calibration = Calibration { ops: graph.ops.iter().map(|_| stats()).collect() };
         // There is no data to round the weights by.
         let rules = Rules { compensate: false, ..Rules::default() };
-        let lowered = lower::lower(&graph, &calibration, &rules)?;
+        let lowered = lower::lower(&graph, &calibration, &rules, lower::Kernels::Small)?;
         let image = ImageConfig { width: self.size, height: self.size, channels: 1 };
         let config = random::config(image, UNetConfig::default(), 0);
         pack::pack(&config, &lowered).with_context(|| format!("the layer {} cannot be packed", self.shape()))
