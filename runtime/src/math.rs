@@ -4,7 +4,7 @@
 //! soft-float cores and the host agree. Error bounds are checked against f64 on the host (`tests` below); the contract is
 //! written down in `docs/numerics.md`.
 
-use core::f32::consts::{FRAC_PI_2, LN_2, LOG2_E};
+use core::f32::consts::{FRAC_PI_2, FRAC_PI_4, LN_2, LOG2_E};
 
 /// Correctly rounded square root.
 #[must_use]
@@ -101,6 +101,25 @@ pub fn sin_cos(x: f32) -> (f32, f32) {
     }
 }
 
+/// The angle of the point (x, y) in the first quadrant, 0..=π/2, absolute error below 3e-7.
+#[must_use]
+pub fn angle(x: f32, y: f32) -> f32 {
+    const TAN_PI_8: f32 = 0.414_213_57;
+    // Mirrored at the diagonal, then turned by an eighth of a circle where that makes the tangent small.
+    let (long, short) = if x > y { (x, y) } else { (y, x) };
+    let (turn, t) = match short / long {
+        t if t > TAN_PI_8 => (FRAC_PI_4, (short - long) / (short + long)),
+        t => (0.0, t),
+    };
+    let z = t * t;
+    // Cephes atanf.
+    let p = 8.053_744_7e-2 * z - 1.387_768_6e-1;
+    let p = p * z + 1.997_771_1e-1;
+    let p = p * z - 3.333_295e-1;
+    let near = turn + ((p * z) * t + t);
+    if x > y { near } else { FRAC_PI_2 - near }
+}
+
 /// Σ x\[i\] · y\[i\] in four partial sums: lane l adds the products of i ≡ l (mod 4) in order, then (s₀ + s₁) + (s₂ + s₃).
 /// `y` is converted to f32 exactly.
 #[must_use]
@@ -150,6 +169,18 @@ mod tests {
             let bound = 2e-7 * (1.0 + f64::from(x).abs() / 100.0);
             assert!((f64::from(s) - f64::from(x).sin()).abs() < bound, "sin({x})");
             assert!((f64::from(c) - f64::from(x).cos()).abs() < bound, "cos({x})");
+        }
+    }
+
+    #[test]
+    fn angle_is_close_to_f64() {
+        for want in grid(0.0, std::f64::consts::FRAC_PI_2, 100_000) {
+            let (y, x) = f64::from(want).sin_cos();
+            for scale in [1.0, 1e-3, 50.0] {
+                let (x, y) = ((x * scale) as f32, (y.max(0.0) * scale) as f32);
+                let exact = f64::from(y).atan2(f64::from(x));
+                assert!((f64::from(angle(x, y)) - exact).abs() < 3e-7, "{want}: {}", angle(x, y));
+            }
         }
     }
 

@@ -370,5 +370,6 @@ fn model_info<'m>(unet: &UNet<'m>) -> ModelInfo<'m> {
         num_classes: header.num_classes,
         pixel_scale: header.pixel_scale,
         pixel_offset: header.pixel_offset,
+        channels: [header.channels.into(), unet.tensor(header.model_output).channels],
     }
 }

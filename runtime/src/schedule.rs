@@ -51,6 +51,12 @@ impl Level {
         sigma / (self.alpha() + sigma)
     }
 
+    /// θ in 0..=π/2 with α = cos θ, σ = sin θ (TrigFlow, arXiv:2410.11081).
+    #[must_use]
+    pub fn theta(&self) -> f32 {
+        math::angle(self.alpha(), self.sigma())
+    }
+
     /// ᾱ/(1 − ᾱ), the signal-to-noise ratio.
     #[must_use]
     pub fn snr(&self) -> f32 {
@@ -141,6 +147,14 @@ impl<'a> Schedule<'a> {
         let square = sigma_ve * sigma_ve;
         let total = 1.0 + square;
         let (alphas_cumprod, variance) = (1.0 / total, square / total);
+        Level { timestep: self.timestep_of(alphas_cumprod, variance), alphas_cumprod, variance }
+    }
+
+    /// The level of an angle, α = cos θ and σ = sin θ; see [`Schedule::level_of_sigma`].
+    #[must_use]
+    pub fn level_of_theta(&self, theta: f32) -> Level {
+        let (sin, cos) = math::sin_cos(theta);
+        let (alphas_cumprod, variance) = (cos * cos, sin * sin);
         Level { timestep: self.timestep_of(alphas_cumprod, variance), alphas_cumprod, variance }
     }
 

@@ -23,6 +23,8 @@ pub struct ModelInfo<'a> {
     pub pixel_scale: f32,
     /// See `pixel_scale`.
     pub pixel_offset: f32,
+    /// Channels of the image and of the network's output; twice as many there when it also gives variances.
+    pub channels: [u16; 2],
 }
 
 impl ModelInfo<'_> {
@@ -59,8 +61,10 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
             spacing: config.spacing,
             steps: config.steps,
             step: 0,
+            first_step: 0,
             stage: 0,
             seed: config.seed,
+            channels: info.channels,
             // The samples that map to pixels 0 and 255.
             clip: config.clip_sample.then(|| (info.sample_of(0.0), info.sample_of(255.0))),
         };

@@ -100,6 +100,7 @@ impl FloatPipeline {
             num_classes: self.net.graph().num_classes as u16,
             pixel_scale: self.pixel.0,
             pixel_offset: self.pixel.1,
+            channels: [self.image.channels as u16; 2],
         }
     }
 

@@ -4,13 +4,35 @@
 //! network on the host. It is a small state machine: a step asks the network once or several times
 //! ([`Sampler::level`] says at which level, the input is what stands in x_t) and each answer goes to [`Sampler::update`].
 
+mod adaptive;
 mod consistency;
 mod ddim;
 mod ddpm;
+mod dpm_solver;
+mod euler;
+mod flow;
+mod heun;
+mod inversion;
+mod langevin;
+mod pf_ode;
+mod pndm;
+mod reverse_sde;
+mod unipc;
 
+pub use adaptive::Adaptive;
 pub use consistency::{Boundary, Consistency};
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
+pub use dpm_solver::DpmSolverPp;
+pub use euler::{Euler, EulerAncestral};
+pub use flow::{FlowMidpoint, RectifiedFlow};
+pub use heun::Heun;
+pub use inversion::DdimInversion;
+pub use langevin::Langevin;
+pub use pf_ode::{Method, ProbabilityFlow};
+pub use pndm::{Plms, Pndm};
+pub use reverse_sde::{EulerMaruyama, PredictorCorrector};
+pub use unipc::UniPc;
 
 use crate::blob::PredictionType;
 use crate::math;
@@ -31,10 +53,14 @@ pub struct StepContext<'a, P = Trailing> {
     pub steps: u16,
     /// This step, 0 the noisiest.
     pub step: u16,
+    /// The step that the image began with; above 0 when it began with another image.
+    pub first_step: u16,
     /// Network calls of this step that have been answered before this one.
     pub stage: u16,
     /// Seed of the image.
     pub seed: u64,
+    /// Channels of the image and of the network's output; twice as many there when it also gives variances.
+    pub channels: [u16; 2],
     /// The range of x0 when it is to be clipped.
     pub clip: Option<(f32, f32)>,
 }
@@ -56,6 +82,12 @@ impl<P: Spacing> StepContext<'_, P> {
     #[must_use]
     pub fn next(&self) -> Level {
         self.spacing.next_level(&self.schedule, self.steps, self.step)
+    }
+
+    /// The step before this one, when this image had one.
+    #[must_use]
+    pub fn step_before(&self) -> Option<u16> {
+        (self.step > self.first_step).then(|| self.step - 1)
     }
 
     /// The noise of this step: stream `step + 1` of the image's seed; later calls of the same step draw from stream
@@ -161,6 +193,19 @@ pub fn guide(cond: &mut [f32], uncond: &[f32], scale: f32) {
 /// Refuses a value outside low..=high, and NaN.
 fn in_range(field: &'static str, value: f32, low: f32, high: f32, allowed: &'static str) -> Result<(), SamplerError> {
     if (low..=high).contains(&value) { Ok(()) } else { Err(SamplerError { field, value, allowed }) }
+}
+
+/// Refuses a first level of which nothing but noise is left, for rules that divide by α.
+fn needs_signal<P: Spacing>(context: &StepContext<'_, P>) -> Result<(), SamplerError> {
+    let value = context.level(0).alphas_cumprod;
+    let (field, allowed) = ("alphas_cumprod", "above 0 at the first step for this sampler");
+    if value > 0.0 { Ok(()) } else { Err(SamplerError { field, value, allowed }) }
+}
+
+/// `history` as `N` images of `len` elements.
+fn images_of<const N: usize>(history: &mut [f32], len: usize) -> [&mut [f32]; N] {
+    let mut rest = history.chunks_exact_mut(len.max(1));
+    core::array::from_fn(|_| rest.next().unwrap_or(&mut []))
 }
 
 /// √x, 0 where x is negative by rounding.

@@ -1,5 +1,11 @@
 //! Which levels of noise a sampler visits, from the noisiest to the clean image.
 
+mod curve;
+mod even;
+
+pub use curve::{Ends, Exponential, Karras, TrigFlow};
+pub use even::{Diffusers, DiffusersRule, Leading, Linspace};
+
 use crate::sampler::SamplerError;
 use crate::schedule::{Level, Schedule};
 
