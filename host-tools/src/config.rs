@@ -5,6 +5,8 @@
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use crate::schedule::ScheduleConfig;
+
 /// Width and height in pixels, and 1 (grey) or 3 (RGB) channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,65 +69,6 @@ pub enum PredictionType {
     Sample,
     /// v = √ᾱ·ε − √(1−ᾱ)·x0 (arXiv:2202.00512).
     VPrediction,
-}
-
-/// The noise schedule as `alphas_cumprod` over `num_train_timesteps` discrete times.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum ScheduleConfig {
-    /// β linear from `beta_start` to `beta_end` (DDPM).
-    Linear {
-        /// T.
-        num_train_timesteps: usize,
-        /// β of timestep 0.
-        beta_start: f64,
-        /// β of timestep T − 1.
-        beta_end: f64,
-    },
-    /// ᾱ(u) = cos²((u + s)/(1 + s)·π/2), β clipped at 0.999 (improved DDPM, arXiv:2102.09672); s = 0 is TrigFlow's angle.
-    Cosine {
-        /// T.
-        num_train_timesteps: usize,
-        /// Offset; 0.008 in the paper.
-        s: f64,
-    },
-}
-
-impl ScheduleConfig {
-    /// T.
-    #[must_use]
-    pub fn num_train_timesteps(&self) -> usize {
-        match *self {
-            Self::Linear { num_train_timesteps, .. } | Self::Cosine { num_train_timesteps, .. } => num_train_timesteps,
-        }
-    }
-
-    /// β_t for t = 0..T.
-    #[must_use]
-    pub fn betas(&self) -> Vec<f64> {
-        match *self {
-            Self::Linear { num_train_timesteps: n, beta_start, beta_end } => {
-                let span = (n.max(2) - 1) as f64;
-                (0..n).map(|i| beta_start + (beta_end - beta_start) * i as f64 / span).collect()
-            }
-            Self::Cosine { num_train_timesteps: n, s } => {
-                let bar = |u: f64| ((u + s) / (1.0 + s) * std::f64::consts::FRAC_PI_2).cos().powi(2);
-                (0..n).map(|i| (1.0 - bar((i + 1) as f64 / n as f64) / bar(i as f64 / n as f64)).min(0.999)).collect()
-            }
-        }
-    }
-
-    /// ᾱ_t = Π_{s ≤ t} (1 − β_s), t = 0..T.
-    #[must_use]
-    pub fn alphas_cumprod(&self) -> Vec<f64> {
-        self.betas()
-            .iter()
-            .scan(1.0, |product, beta| {
-                *product *= 1.0 - beta;
-                Some(*product)
-            })
-            .collect()
-    }
 }
 
 /// How training draws its timestep.
@@ -288,11 +231,6 @@ impl ModelConfig {
     fn validate_schedule(&self) -> Result<()> {
         let steps = self.schedule.num_train_timesteps();
         ensure!((2..=4096).contains(&steps), "config: schedule.num_train_timesteps is {steps}, but must be 2..=4096");
-        let betas = self.schedule.betas();
-        ensure!(
-            betas.iter().all(|b| b.is_finite() && *b > 0.0 && *b < 1.0),
-            "config: the schedule gives a beta outside 0..1"
-        );
-        Ok(())
+        self.schedule.validate()
     }
 }

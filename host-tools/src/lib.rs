@@ -14,5 +14,6 @@ pub mod inspect;
 pub mod picture;
 pub mod recipe;
 pub mod sampling;
+pub mod schedule;
 #[cfg(feature = "train")]
 pub mod train;
