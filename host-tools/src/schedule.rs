@@ -197,7 +197,7 @@ mod tests {
             ScheduleConfig::Exponential { num_train_timesteps, sigma_min: 0.01, sigma_max: 50.0 },
             ScheduleConfig::TrigFlow { num_train_timesteps },
             ScheduleConfig::Flow { num_train_timesteps },
-            ScheduleConfig::Table { alphas_cumprod: (0..T).map(|t| 0.999 - t as f64 / 1001.0).collect() },
+            ScheduleConfig::Table { alphas_cumprod: (0..T).map(|t| (1023 - t) as f64 / 1024.0).collect() },
             ScheduleConfig::ZeroTerminalSnr { of: Box::new(linear) },
         ]
     }

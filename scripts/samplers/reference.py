@@ -158,6 +158,13 @@ def consistency(name, steps):
     return dict(case, sigmas=sigmas, timesteps=[float(t) for t in scheduler.timesteps])
 
 
+def latent_consistency(name, steps):
+    schedule = dict(beta_start=0.00085, beta_end=0.0120, beta_schedule="scaled_linear")
+    scheduler = diffusers.LCMScheduler(num_train_timesteps=1000, prediction_type="epsilon", **schedule)
+    case = preserving(name, scheduler, steps)
+    return dict(case, timesteps=[float(t) for t in scheduler.timesteps])
+
+
 def flow(name, steps):
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
     scheduler.set_timesteps(steps)
@@ -210,8 +217,8 @@ def main():
         preserving("unipc_as_tested", d.UniPCMultistepScheduler(num_train_timesteps=1000, **LINEAR, **to_first), 10),
         pndm("pndm", d.PNDMScheduler(num_train_timesteps=1000, **LINEAR), 10),
         pndm("plms", d.PNDMScheduler(num_train_timesteps=1000, skip_prk_steps=True, **LINEAR), 10),
-        preserving("lcm_1", lcm(), 1),
-        preserving("lcm_4", lcm(), 4),
+        latent_consistency("lcm_1", 1),
+        latent_consistency("lcm_4", 4),
         consistency("consistency_1", 1),
         consistency("consistency_3", 3),
         flow("flow", 10),
@@ -219,11 +226,6 @@ def main():
     head = dict(diffusers=d.__version__, torch=torch.__version__.split("+")[0], numpy=np.__version__, elements=ELEMENTS)
     lines = ",\n".join("  " + json.dumps(case) for case in cases)
     sys.stdout.write(json.dumps(head)[:-1] + ', "cases": [\n' + lines + "\n]}\n")
-
-
-def lcm():
-    schedule = dict(beta_start=0.00085, beta_end=0.0120, beta_schedule="scaled_linear")
-    return diffusers.LCMScheduler(num_train_timesteps=1000, prediction_type="epsilon", **schedule)
 
 
 main()

@@ -71,8 +71,8 @@ impl Sampler for Consistency {
         };
         let mut noise = context.noise();
         for (x, &mut out) in images.sample.iter_mut().zip(images.output) {
-            let (x0, _) = context.predict(alpha, sigma, *x, out);
-            let clean = if skip == 0.0 { x0 } else { context.clip(skip * *x + out_scale * x0) };
+            let (x0, _) = context.prediction_type.x0_and_noise(alpha, sigma, *x, out);
+            let clean = context.clip(if skip == 0.0 { x0 } else { skip * *x + out_scale * x0 });
             *x = alpha_next * clean;
             if noise_scale > 0.0 {
                 *x += noise_scale * noise.next_gaussian();

@@ -1,5 +1,5 @@
 //! UniPC (arXiv:2302.04867), multistep, order 2, B(h) = e^h − 1 ("bh2"), on x0: a predictor like DPM-Solver++'s, and at the
-//! next step a corrector of the same x with the new estimate, at no further network call.
+//! next step a corrector of the same x with the new estimate, at no further network call. The last step is of order 1.
 
 use super::{Images, Outcome, Sampler, SamplerError, StepContext, images_of, needs_signal};
 use crate::schedule::Level;
@@ -56,7 +56,7 @@ impl Sampler for UniPc {
         let predict = Stride::new(&now, &next);
         let of_change = match context.step_before() {
             // ½/r with r = −(λ' − λ)/h of the stride behind.
-            Some(before) if !next.is_clean() => {
+            Some(before) if context.step + 1 < context.steps => {
                 0.5 * predict.alpha * predict.fall * predict.h / Stride::new(&context.level(before), &now).h
             }
             _ => 0.0,
