@@ -309,15 +309,43 @@ fn read_tensor(tensor: &TensorRecord, arena: &[u8]) -> Vec<f32> {
     match tensor.dtype {
         DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         DType::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        DType::I8 => {
+            let scales =
+                arena[tensor.scales_region().range()].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            bytes
+                .iter()
+                .zip(scales.collect::<Vec<_>>().into_iter().cycle())
+                .map(|(&q, s)| f32::from(q.cast_signed()) * s)
+                .collect()
+        }
     }
 }
 
-/// Writes values and the statistics of the stored values.
+/// The largest magnitude of each channel over 127.
+fn channel_scales(values: &[f32], channels: usize) -> Vec<f32> {
+    let mut largest = vec![0.0f32; channels];
+    for pixel in values.chunks_exact(channels) {
+        largest.iter_mut().zip(pixel).for_each(|(largest, x)| *largest = largest.max(x.abs()));
+    }
+    largest.into_iter().map(|largest| largest / 127.0).collect()
+}
+
+/// Writes values, and the statistics of the stored values, as `ops` leave them.
 fn write_tensor(tensor: &TensorRecord, values: &[f32], arena: &mut [u8]) {
+    let scales = channel_scales(values, tensor.channels.into());
     let bytes: Vec<u8> = match tensor.dtype {
         DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
         DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::I8 => {
+            let inverse = |scale: f32| if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            let round = |(v, s): (&f32, &f32)| (v * inverse(*s)).round() as i8 as u8;
+            values.iter().zip(scales.iter().cycle()).map(round).collect()
+        }
     };
+    if tensor.dtype == DType::I8 {
+        let bytes: Vec<u8> = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
+        arena[tensor.scales_region().range()].copy_from_slice(&bytes);
+    }
     arena[tensor.elements().range()].copy_from_slice(&bytes);
     if tensor.statistics {
         let mut sums = vec![0.0f32; 2 * usize::from(tensor.channels)];

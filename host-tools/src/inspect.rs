@@ -188,6 +188,7 @@ fn op_report(op: &Op, name: &str, tensors: &[TensorRecord]) -> OpReport {
             let kind = format!("conv{0}x{0}{stride}{upsample}", op.kernel);
             (kind, pixels(out) * taps * cin * channels(out) + time)
         }
+        Op::Narrow(_) => ("narrow".into(), 0),
         Op::Attention(_) => {
             let (n, c) = (pixels(out), channels(out));
             ("attention".into(), 2 * n * n * c + 2 * n * c * c)

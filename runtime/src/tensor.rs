@@ -23,6 +23,11 @@ pub(crate) fn i16s_mut(bytes: &mut [u8]) -> &mut [i16] {
     bytemuck::try_cast_slice_mut(bytes).unwrap_or(&mut [])
 }
 
+/// Arena bytes as mutable i8.
+pub(crate) fn i8s_mut(bytes: &mut [u8]) -> &mut [i8] {
+    bytemuck::cast_slice_mut(bytes)
+}
+
 /// Elements that are converted together: long enough for vector code, short enough for a Cortex-M stack.
 pub(crate) const CHUNK: usize = 16;
 
@@ -31,17 +36,22 @@ pub(crate) const CHUNK: usize = 16;
 pub(crate) enum Elements<'a> {
     F16(&'a [half::f16]),
     F32(&'a [f32]),
+    /// Integers, and the scale of each channel.
+    I8(&'a [i8], &'a [f32]),
 }
 
 impl<'a> Elements<'a> {
-    pub(crate) fn new(bytes: &'a [u8], dtype: DType) -> Self {
+    /// `scales` are those of an 8-bit tensor.
+    pub(crate) fn new(bytes: &'a [u8], dtype: DType, scales: &'a [u8]) -> Self {
         match dtype {
+            DType::I8 => Self::I8(i8s(bytes), f32s(scales)),
             DType::F16 => Self::F16(bytemuck::try_cast_slice(bytes).unwrap_or(&[])),
             DType::F32 => Self::F32(f32s(bytes)),
         }
     }
 
-    /// Elements `first`.. into `out` (exact).
+    /// Elements `first`.. into `out` (exact but for an 8-bit tensor, whose value is integer · scale); all of one pixel when the
+    /// tensor has 8 bits.
     #[inline]
     pub(crate) fn load(self, first: usize, out: &mut [f32]) {
         match self {
@@ -51,6 +61,12 @@ impl<'a> Elements<'a> {
                 }
             }
             Self::F32(values) => out.copy_from_slice(&values[first..first + out.len()]),
+            Self::I8(values, scales) => {
+                let scales = &scales[first % scales.len().max(1)..];
+                for ((value, integer), scale) in out.iter_mut().zip(&values[first..]).zip(scales) {
+                    *value = f32::from(*integer) * scale;
+                }
+            }
         }
     }
 }
@@ -74,6 +90,8 @@ impl<'a> ElementsMut<'a> {
     pub(crate) fn new(bytes: &'a mut [u8], dtype: DType) -> Self {
         match dtype {
             DType::F16 => Self::F16(bytemuck::try_cast_slice_mut(bytes).unwrap_or(&mut [])),
+            // Nothing but `ops/narrow.rs` writes 8 bits, and not through here.
+            DType::I8 => Self::F32(&mut []),
             DType::F32 => Self::F32(f32s_mut(bytes)),
         }
     }

@@ -107,6 +107,7 @@ impl<'m> UNet<'m> {
                 };
                 ops::conv(context, &op, operands, arena);
             }
+            Some(Op::Narrow(op)) => ops::narrow([self.tensor(op.src), self.tensor(op.common.out)], arena),
             Some(Op::Attention(op)) => {
                 let operands = [self.tensor(op.src), self.tensor(op.kv), self.tensor(op.common.out)];
                 ops::attention(context, &op, operands, arena);

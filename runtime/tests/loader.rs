@@ -1,7 +1,7 @@
 //! Every damaged blob is refused with a reason, and what is accepted runs without a panic.
 
 use picodream::blob::{
-    Algorithm, AttentionOp, ConvOp, DType, HEADER_BYTES, Header, NONE, Norm, OP_RECORD_BYTES, Op, OpCommon,
+    Algorithm, AttentionOp, ConvOp, DType, HEADER_BYTES, Header, NONE, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon,
     PredictionType, Region, TENSOR_RECORD_BYTES, TensorRecord, TextRef, TimeEmbedOp, VERSION, place_sections, seal,
 };
 use picodream::rng::NoiseStream;
@@ -29,6 +29,7 @@ fn tiny_blob() -> Vec<u8> {
         shape(4, 4, 4, DType::F16, false),
         image,
         image,
+        shape(4, 4, 2, DType::I8, true),
     ];
     let mut arena = 0;
     for tensor in &mut tensors {
@@ -68,15 +69,16 @@ fn tiny_blob() -> Vec<u8> {
             inv_scale_in: 40.0,
             inv_scale_proj: 40.0,
         }),
-        Op::Conv(ConvOp { norm: Some(norm), silu: true, ..conv(2, 4) }),
+        Op::Narrow(NarrowOp { common: common(6), src: 2 }),
+        Op::Conv(ConvOp { src_b: Some(6), inv_scale_b: 20.0, norm: Some(norm), silu: true, ..conv(2, 4) }),
     ];
     let (mut data_bytes, mut scratch_bytes) = (0, 0);
     for op in &mut ops {
         let (data, scratch) = match op {
             Op::TimeEmbed(op) => (op.data_layout(4, CLASSES.into()).bytes, op.scratch_layout(4).bytes),
             Op::Conv(op) => {
-                let (cin, cout) =
-                    (tensors[usize::from(op.src_a)].channels, tensors[usize::from(op.common.out)].channels);
+                let channels = |index: u16| tensors[usize::from(index)].channels;
+                let (cin, cout) = (channels(op.src_a) + op.src_b.map_or(0, channels), channels(op.common.out));
                 let time = if op.time.is_some() { 4 } else { 0 };
                 let data = op.data_layout(cin.into(), cout.into(), time).bytes;
                 (
@@ -85,12 +87,9 @@ fn tiny_blob() -> Vec<u8> {
                 )
             }
             Op::Attention(op) => (op.data_layout(2).bytes, op.scratch_layout(2, 16, true).bytes),
+            Op::Narrow(_) => (0, 0),
         };
-        let common = match op {
-            Op::TimeEmbed(op) => &mut op.common,
-            Op::Conv(op) => &mut op.common,
-            Op::Attention(op) => &mut op.common,
-        };
+        let common = op.common_mut();
         common.data = Region { offset: data_bytes, bytes: data };
         common.scratch = Region { offset: arena, bytes: scratch };
         data_bytes += data;
@@ -247,6 +246,19 @@ fn forged_headers_name_the_rule() {
     let alphas = header.sections[1].offset as usize;
     assert_eq!(forge(alphas + 8, &2f32.to_le_bytes()), ParseError::Schedule { timestep: 2 });
     assert_eq!(forge(alphas + 8, &f32::NAN.to_le_bytes()), ParseError::Schedule { timestep: 2 });
+    // Eight bits where a convolution writes, and no eight bits where a narrowing does.
+    let (tensors, ops) = (header.sections[2].offset as usize, header.sections[3].offset as usize);
+    let op_rule = |error| if let ParseError::Op { rule, .. } = error { rule } else { "" };
+    let dtype = |tensor: usize| tensors + tensor * TENSOR_RECORD_BYTES + 6;
+    assert_eq!(op_rule(forge(dtype(3), &[2])), "only a narrowing writes 8 bits");
+    assert!(op_rule(forge(dtype(6), &[0])).contains("8 bits of the same shape"));
+    // Scales that the integer kernels cannot multiply by, levels that they cannot clamp to, an algorithm for another kernel.
+    let last = ops + 5 * OP_RECORD_BYTES;
+    assert!(op_rule(forge(last + 28, &30.03f32.to_le_bytes())).contains("multiple of 1/16"));
+    assert!(op_rule(forge(last + 28, &512f32.to_le_bytes())).contains("below 512"));
+    assert!(op_rule(forge(last + 20, &128u16.to_le_bytes())).contains("power of two"));
+    assert!(op_rule(forge(last + 7, &[2])).contains("does not suit"));
+    assert!(op_rule(forge(last + 7, &[3])).contains("the algorithm is unknown"));
     assert!(HEADER_BYTES == header.sections[0].offset as usize);
 }
 

@@ -118,7 +118,7 @@ pub struct OpStats {
 impl OpStats {
     fn new(op: &Op) -> Self {
         let cols = match op {
-            Op::TimeEmbed(_) => [0, 0],
+            Op::TimeEmbed(_) | Op::Narrow(_) => [0, 0],
             Op::Conv(op) => [op.weight.len() / op.cout(), 0],
             Op::Attention(op) => [op.query.inputs(), op.projection.inputs()],
         };
@@ -129,7 +129,7 @@ impl OpStats {
         self.branches.iter_mut().zip(trace.inputs).for_each(|(stats, values)| stats.add(values));
         match op {
             _ if !with_moments => {}
-            Op::TimeEmbed(_) => {}
+            Op::TimeEmbed(_) | Op::Narrow(_) => {}
             Op::Conv(op) => self.products[0].add(&columns(graph, op, trace.inputs)),
             Op::Attention(_) => self.products.iter_mut().zip(trace.inputs).for_each(|(m, rows)| m.add(rows)),
         }
@@ -228,7 +228,7 @@ mod tests {
         let calibration = calibrate(&pipeline, &short).unwrap();
         for (op, stats) in pipeline.net().graph().ops.iter().zip(&calibration.ops) {
             let branches = match op {
-                Op::TimeEmbed(_) => 0,
+                Op::TimeEmbed(_) | Op::Narrow(_) => 0,
                 Op::Conv(op) => 1 + usize::from(op.src_b.is_some()),
                 Op::Attention(_) => 2,
             };

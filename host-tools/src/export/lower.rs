@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use half::f16;
 use picodream::blob::{
-    self, Algorithm, AttentionOp, ConvOp, OpCommon, PlainWeights, Region, TensorRecord, TimeEmbedOp,
+    self, Algorithm, AttentionOp, ConvOp, NarrowOp, OpCommon, PlainWeights, Region, TensorRecord, TimeEmbedOp,
 };
 
 use super::calibrate::{Calibration, OpStats};
@@ -59,6 +59,9 @@ pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules, kernels: K
             Op::TimeEmbed(op) => blob::Op::TimeEmbed(lowerer.time_embed(op)),
             Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats)),
             Op::Attention(op) => blob::Op::Attention(lowerer.attention(op, stats)),
+            Op::Narrow(op) => {
+                blob::Op::Narrow(NarrowOp { common: lowerer.common(op.out, 0, Piece::new(0)), src: places.of[op.src] })
+            }
         });
     }
     let data = lowerer.data;
@@ -86,12 +89,7 @@ fn place(places: &Places, tensors: &mut [TensorRecord], ops: &mut [blob::Op]) ->
     let (of_tensors, of_scratches) = plan.offsets.split_at(tensors.len());
     tensors.iter_mut().zip(of_tensors).for_each(|(tensor, &offset)| tensor.offset = offset);
     for (op, &offset) in ops.iter_mut().zip(of_scratches) {
-        let common = match op {
-            blob::Op::TimeEmbed(op) => &mut op.common,
-            blob::Op::Conv(op) => &mut op.common,
-            blob::Op::Attention(op) => &mut op.common,
-        };
-        common.scratch.offset = offset;
+        op.common_mut().scratch.offset = offset;
     }
     plan
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use picodream::Model;
 use picodream::blob::{
-    HEADER_BYTES, Header, NONE, OP_RECORD_BYTES, Op, SectionKind, TENSOR_RECORD_BYTES, TextRef, place_sections, seal,
+    HEADER_BYTES, Header, NONE, OP_RECORD_BYTES, SectionKind, TENSOR_RECORD_BYTES, TextRef, place_sections, seal,
 };
 
 use super::lower::Lowered;
@@ -82,12 +82,7 @@ fn op_records(lowered: &Lowered, texts: &mut Texts) -> Result<Vec<u8>> {
     for ((op, name), record) in lowered.ops.iter().zip(&lowered.names).zip(records) {
         ensure!(name.len() < 256, "the operator name {name} is longer than 255 bytes");
         let mut op = *op;
-        let common = match &mut op {
-            Op::TimeEmbed(op) => &mut op.common,
-            Op::Conv(op) => &mut op.common,
-            Op::Attention(op) => &mut op.common,
-        };
-        common.name = texts.add(name)?;
+        op.common_mut().name = texts.add(name)?;
         op.write(record);
     }
     Ok(bytes)

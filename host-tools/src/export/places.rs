@@ -57,12 +57,17 @@ impl Places {
 
     fn push(&mut self, graph: &Graph, id: TensorId) -> u16 {
         let tensor = &graph.tensors[id];
+        let narrowed = graph.ops.iter().any(|op| matches!(op, Op::Narrow(op) if op.out == id));
         let whole = id == graph.sample || id == graph.temb || id == graph.output;
         self.records.push(TensorRecord {
             height: tensor.height as u16,
             width: tensor.width as u16,
             channels: tensor.channels as u16,
-            dtype: if whole { DType::F32 } else { DType::F16 },
+            dtype: match (whole, narrowed) {
+                (true, _) => DType::F32,
+                (false, true) => DType::I8,
+                (false, false) => DType::F16,
+            },
             statistics: false,
             offset: 0,
         });
@@ -85,6 +90,14 @@ impl Places {
                 self.records[usize::from(self.of[id])].statistics = true;
             }
         }
+        // What is narrowed hands its statistics on.
+        for op in &graph.ops {
+            if let Op::Narrow(op) = op {
+                let [src, out] = [op.src, op.out].map(|id| usize::from(self.of[id]));
+                self.records[src].statistics |= self.records[out].statistics;
+                self.records[out].statistics = self.records[src].statistics;
+            }
+        }
     }
 }
 
@@ -99,7 +112,7 @@ fn roots(graph: &Graph) -> Vec<TensorId> {
     };
     for (index, op) in graph.ops.iter().enumerate() {
         let candidates = match op {
-            Op::TimeEmbed(_) => [None, None],
+            Op::TimeEmbed(_) | Op::Narrow(_) => [None, None],
             Op::Conv(op) if op.residual.is_some() => [op.residual, None],
             Op::Conv(op) if reads_whole_rows(op) => [Some(op.src_a), op.src_b],
             Op::Conv(_) => [None, None],

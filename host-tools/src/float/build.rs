@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::graph::{Attention, Conv, Graph, Linear, Norm, Op, TensorId, TensorInfo, TimeEmbed};
+use super::graph::{Attention, Conv, Graph, Linear, Narrow, Norm, Op, TensorId, TensorInfo, TimeEmbed};
 use crate::checkpoint::Checkpoint;
 
 /// What a convolution reads and how, before its output tensor exists.
@@ -58,7 +58,9 @@ impl<'a> Builder<'a> {
         }
         let norm = Some(self.norm("conv_norm_out")?);
         let output = self.conv("conv_out", ConvSpec { norm, silu: true, ..ConvSpec::plain(h) })?;
-        Ok(Graph { tensors: self.tensors, ops: self.ops, sample, temb, output, num_classes: config.num_classes() })
+        let graph =
+            Graph { tensors: self.tensors, ops: self.ops, sample, temb, output, num_classes: config.num_classes() };
+        Ok(narrow_skips(graph))
     }
 
     fn down_block(&mut self, level: usize, downsample: bool, mut h: TensorId) -> Result<TensorId> {
@@ -218,4 +220,30 @@ fn oihw_to_ohwi(oihw: &[f32], cout: usize, cin: usize, taps: usize) -> Vec<f32> 
         }
     }
     weight
+}
+
+/// Lets everything behind the first skip concat read narrowed skips, each narrowed after its last reader before that.
+fn narrow_skips(mut graph: Graph) -> Graph {
+    let skip_of = |op: &Op| if let Op::Conv(op) = op { op.src_b } else { None };
+    let mut skips: Vec<TensorId> = graph.ops.iter().filter_map(skip_of).collect();
+    skips.sort_unstable();
+    skips.dedup();
+    for skip in skips {
+        let Some(first_up) = graph.ops.iter().position(|op| skip_of(op).is_some()) else { break };
+        let uses = |op: &Op| op.reads(graph.temb).contains(&skip) || op.out() == skip;
+        // A skip that is read again at once would only be kept twice.
+        let Some(last) = graph.ops[..first_up].iter().rposition(uses).filter(|last| last + 1 < first_up) else {
+            continue;
+        };
+        let TensorInfo { name, height, width, channels } = graph.tensors[skip].clone();
+        let (name, out) = (format!("{name}.skip"), graph.tensors.len());
+        graph.tensors.push(TensorInfo { name: name.clone(), height, width, channels });
+        for op in &mut graph.ops[first_up..] {
+            if let Op::Conv(op) = op {
+                op.src_b = op.src_b.map(|b| if b == skip { out } else { b });
+            }
+        }
+        graph.ops.insert(last + 1, Op::Narrow(Narrow { name, src: skip, out }));
+    }
+    graph
 }

@@ -14,7 +14,7 @@ use crate::checkpoint::Checkpoint;
 pub struct OpTrace<'a> {
     /// What enters the op's integer matrix products, after norm and SiLU. For a convolution: source a and source b (empty
     /// without one), pixels of channels. For attention: the normalised x (input of q) and the attention's result (input
-    /// of the projection). For the time embedding: both empty.
+    /// of the projection). For the others: both empty.
     pub inputs: [&'a [f32]; 2],
     /// The output tensor, NHWC.
     pub output: &'a [f32],
@@ -60,6 +60,7 @@ impl FloatUNet {
             let result = match op {
                 Op::TimeEmbed(op) => time_embed(op, t, class, graph.num_classes),
                 Op::Conv(op) => conv(graph, op, &values, &mut scratch),
+                Op::Narrow(op) => values[op.src].clone(),
                 Op::Attention(op) => attention(&graph.tensors[op.x], op, &values, &mut scratch),
             };
             observer(op.name(), &OpTrace { inputs: scratch.traced(op, &values), output: &result });
@@ -80,7 +81,7 @@ struct Scratch {
 impl Scratch {
     fn traced<'a>(&'a self, op: &Op, values: &'a [Vec<f32>]) -> [&'a [f32]; 2] {
         match op {
-            Op::TimeEmbed(_) => [&[], &[]],
+            Op::TimeEmbed(_) | Op::Narrow(_) => [&[], &[]],
             Op::Conv(op) => [self.source(op, 0, values), self.source(op, 1, values)],
             Op::Attention(_) => [&self.branches[0], &self.branches[1]],
         }

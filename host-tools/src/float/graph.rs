@@ -2,7 +2,8 @@
 //!
 //! Tensors are NHWC with batch 1. Convolution weights are `[cout][ky][kx][cin]`. A ResBlock becomes `NAME.conv1`, for a
 //! changing width `NAME.conv_shortcut`, and `NAME.conv2`; an attention block becomes `NAME.kv` (a 1×1 convolution that
-//! writes keys, then values, per token) and `NAME`. A skip concat is never made: ops read one or two sources.
+//! writes keys, then values, per token) and `NAME`. A skip concat is never made: ops read one or two sources. A skip is
+//! narrowed (`NAME.skip`) once the way down has read it for the last time.
 
 use anyhow::Result;
 
@@ -150,6 +151,17 @@ pub struct Attention {
     pub projection: Linear,
 }
 
+/// Keeps a skip at 8 bits until it is read again; in f32 nothing changes.
+#[derive(Clone, Debug)]
+pub struct Narrow {
+    /// Name in the blob's op table.
+    pub name: String,
+    /// The tensor to keep.
+    pub src: TensorId,
+    /// What is read later.
+    pub out: TensorId,
+}
+
 /// One entry of the op list.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -159,6 +171,8 @@ pub enum Op {
     Conv(Conv),
     /// Self-attention, given keys and values.
     Attention(Attention),
+    /// Rounding of a skip.
+    Narrow(Narrow),
 }
 
 impl Op {
@@ -169,6 +183,7 @@ impl Op {
             Self::TimeEmbed(_) => "time_embed",
             Self::Conv(op) => &op.name,
             Self::Attention(op) => &op.name,
+            Self::Narrow(op) => &op.name,
         }
     }
 
@@ -179,6 +194,7 @@ impl Op {
             Self::TimeEmbed(op) => op.out,
             Self::Conv(op) => op.out,
             Self::Attention(op) => op.out,
+            Self::Narrow(op) => op.out,
         }
     }
 
@@ -192,6 +208,7 @@ impl Op {
                 [Some(op.src_a), op.src_b, op.residual, temb].into_iter().flatten().collect()
             }
             Self::Attention(op) => vec![op.x, op.kv],
+            Self::Narrow(op) => vec![op.src],
         }
     }
 }
@@ -233,6 +250,7 @@ impl Graph {
                 let tokens = x.height * x.width;
                 2 * tokens * tokens * x.channels + tokens * (op.query.weight.len() + op.projection.weight.len())
             }
+            Op::Narrow(_) => 0,
         };
         macs as u64
     }

@@ -22,7 +22,7 @@ pub use layout::{
     AttentionData, AttentionScratch, BLOCK_PIXELS, ConvData, ConvScratch, QUERY_PIXELS, TimeEmbedData,
     TimeEmbedScratch, WINOGRAD_ACC,
 };
-pub use ops::{Algorithm, AttentionOp, ConvOp, Norm, OP_RECORD_BYTES, Op, OpCommon, TimeEmbedOp};
+pub use ops::{Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon, TimeEmbedOp};
 pub use packing::{PlainWeights, direct_bytes, phases_bytes, winograd_bytes};
 pub use tensors::{DType, TENSOR_RECORD_BYTES, TensorRecord};
 

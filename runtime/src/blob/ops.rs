@@ -12,6 +12,7 @@ pub const OP_RECORD_BYTES: usize = 64;
 const KIND_TIME_EMBED: u8 = 0;
 const KIND_CONV: u8 = 1;
 const KIND_ATTENTION: u8 = 2;
+const KIND_NARROW: u8 = 3;
 
 const FLAG_UPSAMPLE: u8 = 1;
 const FLAG_NORM: u8 = 2;
@@ -128,6 +129,15 @@ pub struct TimeEmbedOp {
     pub freq_dim: u16,
 }
 
+/// Rounds a tensor that is kept for later to 8 bits, each channel to 127 levels of its own largest magnitude.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NarrowOp {
+    /// Name and output (i8); no scratch, no constants.
+    pub common: OpCommon,
+    /// The tensor that is narrowed (f16).
+    pub src: u16,
+}
+
 /// One operator.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
@@ -137,6 +147,8 @@ pub enum Op {
     Conv(ConvOp),
     /// Self-attention.
     Attention(AttentionOp),
+    /// Rounding to 8 bits.
+    Narrow(NarrowOp),
 }
 
 impl Op {
@@ -147,6 +159,17 @@ impl Op {
             Self::TimeEmbed(op) => &op.common,
             Self::Conv(op) => &op.common,
             Self::Attention(op) => &op.common,
+            Self::Narrow(op) => &op.common,
+        }
+    }
+
+    /// The same, to be changed.
+    pub const fn common_mut(&mut self) -> &mut OpCommon {
+        match self {
+            Self::TimeEmbed(op) => &mut op.common,
+            Self::Conv(op) => &mut op.common,
+            Self::Attention(op) => &mut op.common,
+            Self::Narrow(op) => &mut op.common,
         }
     }
 
@@ -156,6 +179,7 @@ impl Op {
             Self::TimeEmbed(_) => [None; 4],
             Self::Conv(op) => [Some(op.src_a), op.src_b, op.residual, op.time],
             Self::Attention(op) => [Some(op.src), Some(op.kv), None, None],
+            Self::Narrow(op) => [Some(op.src), None, None, None],
         };
         reads.into_iter().flatten()
     }
@@ -181,6 +205,7 @@ impl Op {
                 inv_scale_in: f32_at(bytes, 28),
                 inv_scale_proj: f32_at(bytes, 32),
             }),
+            KIND_NARROW => Self::Narrow(NarrowOp { common, src: u16_at(bytes, 8) }),
             _ => return Err("the kind is unknown"),
         };
         // One record has one spelling: whatever a kind does not use is zero.
@@ -206,6 +231,10 @@ impl Op {
                 put(bytes, 22, &op.freq_dim.to_le_bytes());
             }
             Self::Conv(op) => write_conv(op, bytes),
+            Self::Narrow(op) => {
+                put(bytes, 0, &[KIND_NARROW]);
+                put(bytes, 8, &op.src.to_le_bytes());
+            }
             Self::Attention(op) => {
                 put(bytes, 0, &[KIND_ATTENTION]);
                 put(bytes, 8, &op.src.to_le_bytes());

@@ -13,6 +13,8 @@ pub enum DType {
     F16,
     /// IEEE binary32.
     F32,
+    /// Integers ±127 with one scale per channel, which lie behind elements and statistics.
+    I8,
 }
 
 impl DType {
@@ -22,6 +24,7 @@ impl DType {
         match self {
             Self::F16 => 2,
             Self::F32 => 4,
+            Self::I8 => 1,
         }
     }
 }
@@ -70,11 +73,22 @@ impl TensorRecord {
         Region { offset: self.offset.saturating_add(self.padded_elements()), bytes }
     }
 
-    /// All arena bytes of the tensor, elements and statistics, a multiple of 16.
+    /// Arena bytes of the scales (empty but for [`DType::I8`]), channels f32.
+    #[must_use]
+    pub fn scales_region(&self) -> Region {
+        let bytes = if self.dtype == DType::I8 { u32::from(self.channels) * 4 } else { 0 };
+        Region { offset: self.offset.saturating_add(self.padded_elements() + self.padded_statistics()), bytes }
+    }
+
+    /// All arena bytes of the tensor, elements, statistics and scales, a multiple of 16.
     #[must_use]
     pub fn region(&self) -> Region {
-        let statistics = align16(self.statistics_region().bytes).unwrap_or(0);
-        Region { offset: self.offset, bytes: self.padded_elements() + statistics }
+        let scales = align16(self.scales_region().bytes).unwrap_or(0);
+        Region { offset: self.offset, bytes: self.padded_elements() + self.padded_statistics() + scales }
+    }
+
+    fn padded_statistics(&self) -> u32 {
+        align16(self.statistics_region().bytes).unwrap_or(0)
     }
 
     fn padded_elements(&self) -> u32 {
@@ -92,6 +106,7 @@ impl TensorRecord {
         let dtype = match u8_at(bytes, 6) {
             0 => DType::F16,
             1 => DType::F32,
+            2 => DType::I8,
             _ => return Err("the storage type is unknown"),
         };
         let statistics = match u8_at(bytes, 7) {
@@ -127,6 +142,7 @@ impl TensorRecord {
         let dtype = match self.dtype {
             DType::F16 => 0,
             DType::F32 => 1,
+            DType::I8 => 2,
         };
         bytes[..TENSOR_RECORD_BYTES].fill(0);
         put(bytes, 0, &self.height.to_le_bytes());

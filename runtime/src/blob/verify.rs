@@ -4,7 +4,7 @@
 //! data section exactly; no two tensors that are alive together share a byte of the arena.
 
 use super::header::{self, Region};
-use super::ops::{Algorithm, AttentionOp, ConvOp, Norm, Op, TimeEmbedOp};
+use super::ops::{Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, Op, TimeEmbedOp};
 use super::tensors::{DType, TensorRecord};
 use super::{Header, Model, ParseError};
 
@@ -179,6 +179,7 @@ impl OpChecker<'_> {
             Op::TimeEmbed(op) => self.time_embed(op),
             Op::Conv(op) => self.conv(op),
             Op::Attention(op) => self.attention(op),
+            Op::Narrow(op) => self.narrow(op),
         }
     }
 
@@ -208,6 +209,7 @@ impl OpChecker<'_> {
 
     fn conv(&self, op: &ConvOp) -> Result<(), ParseError> {
         let (a, out) = (self.tensor(op.src_a)?, self.tensor(op.common.out)?);
+        self.require(out.dtype != DType::I8, "only a narrowing writes 8 bits")?;
         let b = op.src_b.map(|b| self.tensor(b)).transpose()?;
         self.require(matches!(op.kernel, 1 | 3), "the kernel is neither 1 nor 3")?;
         self.require(matches!(op.stride, 1 | 2), "the stride is neither 1 nor 2")?;
@@ -272,6 +274,17 @@ impl OpChecker<'_> {
             self.require(!is_source(residual), "the residual is also a source")?;
         }
         Ok(())
+    }
+
+    /// 8-bit tensors are written by a narrowing only, and read by convolutions only.
+    fn narrow(&self, op: &NarrowOp) -> Result<(), ParseError> {
+        let (src, out) = (self.tensor(op.src)?, self.tensor(op.common.out)?);
+        let wanted = TensorRecord { dtype: DType::I8, offset: out.offset, ..src };
+        self.require(
+            src.dtype == DType::F16 && out == wanted,
+            "it does not turn an f16 tensor into 8 bits of the same shape",
+        )?;
+        self.sizes(&op.common, 0, 0)
     }
 
     fn time_source(&self, time: u16) -> Result<u32, ParseError> {

@@ -43,8 +43,8 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
 
     let (q_scale, q_bias) = (Floats::new(array(data.q_scale)), Floats::new(array(data.q_bias)));
     bias.iter_mut().zip(Floats::new(array(data.proj_bias)).iter_from(0)).for_each(|(slot, bias)| *slot = bias);
-    let kv = Elements::new(kv_bytes, kv.dtype);
-    let source = if in_place { Source::Output } else { Source::Own(Elements::new(src_bytes, src.dtype)) };
+    let kv = Elements::new(kv_bytes, kv.dtype, &[]);
+    let source = if in_place { Source::Output } else { Source::Own(Elements::new(src_bytes, src.dtype, &[])) };
     let mut output = Output {
         out: ElementsMut::new(out_bytes, out.dtype),
         residual: Some(source),

@@ -34,24 +34,45 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
     let a_own = own(Some(op.src_a), Some(a));
     let b_own = own(op.src_b, b);
     let residual_own = own(op.residual, residual);
-    let Some([a_bytes, a_sums, b_bytes, b_sums, residual_bytes, time_bytes, out_bytes, out_sums, scratch]) = split(
+    let Some(
+        [
+            a_bytes,
+            a_sums,
+            a_scales,
+            b_bytes,
+            b_sums,
+            b_scales,
+            residual_bytes,
+            time_bytes,
+            out_bytes,
+            out_sums,
+            scratch,
+        ],
+    ) = split(
         arena,
         [
             a_own.elements(),
             a_own.statistics_region(),
+            a_own.scales_region(),
             b_own.elements(),
             b_own.statistics_region(),
+            b_own.scales_region(),
             residual_own.elements(),
             time.map_or(Region::default(), |time| time.elements()),
             out.elements(),
             out.statistics_region(),
             op.common.scratch,
         ],
-    ) else {
+    )
+    else {
         return;
     };
-    let source = |index: Option<u16>, bytes, record: TensorRecord| {
-        if index == Some(op.common.out) { Source::Output } else { Source::Own(Elements::new(bytes, record.dtype)) }
+    let source = |index: Option<u16>, record: TensorRecord, bytes, scales| {
+        if index == Some(op.common.out) {
+            Source::Output
+        } else {
+            Source::Own(Elements::new(bytes, record.dtype, scales))
+        }
     };
     let (cin_a, cin_b) = (usize::from(a.channels), b.map_or(0, |b| usize::from(b.channels)));
     let (cin, cout) = (cin_a + cin_b, usize::from(out.channels));
@@ -79,13 +100,13 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
     let quantiser = |inv_scale| Quantiser::new(op.silu, inv_scale, op.qmax);
     let sources = [
         Some(FeedSource {
-            elements: source(Some(op.src_a), a_bytes, a),
+            elements: source(Some(op.src_a), a, a_bytes, a_scales),
             channels: cin_a,
             first: 0,
             quantiser: quantiser(op.inv_scale_a),
         }),
         b.map(|b| FeedSource {
-            elements: source(op.src_b, b_bytes, b),
+            elements: source(op.src_b, b, b_bytes, b_scales),
             channels: cin_b,
             first: cin_a,
             quantiser: quantiser(op.inv_scale_b),
@@ -96,7 +117,7 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
         feed: RowFeed::new(op, sources, pairs, size, i16s_mut(rows)),
         output: Output {
             out: ElementsMut::new(out_bytes, out.dtype),
-            residual: residual.map(|record| source(op.residual, residual_bytes, record)),
+            residual: residual.map(|record| source(op.residual, record, residual_bytes, &mut [])),
             scale: array(data.scale).as_chunks().0,
             bias,
             statistics: Statistics::new(f32s_mut(out_sums), f32s_mut(sums)),

@@ -4,11 +4,13 @@ mod attention;
 mod conv;
 mod feed;
 mod finish;
+mod narrow;
 mod norm;
 mod time_embed;
 
 pub(crate) use attention::run as attention;
 pub(crate) use conv::{Operands, run as conv};
+pub(crate) use narrow::run as narrow;
 pub(crate) use time_embed::run as time_embed;
 
 use crate::blob::{Header, Model};
