@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use picodream::{Ddim, Ddpm, Model};
 use picodream_tools::config::{ImageConfig, UNetConfig};
 use picodream_tools::emulate::{
-    Class, EmulateOptions, EmulateReport, Form, MACHINES, Machine, Sampler, check_ready, emulate,
+    Class, EmulateOptions, EmulateReport, Form, MACHINES, Machine, Sampler, check_kernels, check_ready, emulate,
 };
 use picodream_tools::export::{ExportOptions, Trajectories, export};
 use picodream_tools::files;
@@ -102,6 +102,23 @@ fn write_odd(folder: &Path) -> PathBuf {
 fn class_by_seed_is_the_same_rule_for_host_and_board() {
     for (seed, classes) in [(0, 10), (17, 10), (u64::MAX, 3), (5, 0)] {
         assert_eq!(Class::BySeed.of_seed(seed, classes), default_class(classes, seed));
+    }
+}
+
+#[test]
+fn every_back_end_agrees_with_the_portable_loops() {
+    if !may_emulate("every_back_end_agrees_with_the_portable_loops") {
+        return;
+    }
+    for machine in &MACHINES {
+        let report = check_kernels(machine).unwrap();
+        let backend = match machine.core {
+            "m0plus" | "m3" => "cortex-m-plain",
+            "m55" => "cortex-m-helium",
+            _ => "cortex-m-dsp",
+        };
+        assert_eq!(report.backend, backend);
+        assert!(report.cases >= 1000, "{report:?}");
     }
 }
 

@@ -13,10 +13,11 @@ const REFUSED: u32 = 5;
 const PIXELS: u32 = 6;
 const OP: u32 = 7;
 const YARDSTICK: u32 = 8;
+const CHECKED: u32 = 9;
 
 /// One message of the firmware, in the order they come: Started, then per image its Steps, its Pixels in pieces and the
 /// Image that ends it, then Finished; or Refused as the last. A firmware that measures sends, between Started and Finished,
-/// a Yardstick, a Step and the Ops of a network call.
+/// a Yardstick, a Step and the Ops of a network call; one that checks its kernels sends Checked, or Refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// The model was accepted and the first image begins.
@@ -71,6 +72,13 @@ pub enum Record<'a> {
         /// Most bytes of stack that were ever in use since reset.
         stack_peak_bytes: u32,
     },
+    /// The kernels agree with the portable ones.
+    Checked {
+        /// Name of the kernels.
+        backend: &'a str,
+        /// How many cases were compared.
+        cases: u32,
+    },
     /// The work was refused, with the reason in words.
     Refused(&'a str),
 }
@@ -99,6 +107,7 @@ impl Record<'_> {
             Self::Finished { stack_peak_bytes } => {
                 frame(FINISHED, [stack_peak_bytes, 0, 0, 0, 0, 0], none, none, sink);
             }
+            Self::Checked { backend, cases } => frame(CHECKED, [cases, 0, 0, 0, 0, 0], backend.as_bytes(), none, sink),
             Self::Refused(reason) => frame(REFUSED, [0; 6], reason.as_bytes(), none, sink),
         }
     }
@@ -156,6 +165,7 @@ impl<'a> Records<'a> {
             PIXELS => Record::Pixels(tail),
             IMAGE => Record::Image { seed: joined(a, b), class: class_of(d)?, crc32: c },
             FINISHED => Record::Finished { stack_peak_bytes: a },
+            CHECKED => Record::Checked { backend: text(tail)?, cases: a },
             REFUSED => Record::Refused(text(tail)?),
             other => return Err(WireError::BadValue(other)),
         })
@@ -186,7 +196,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    const STORY: [Record; 8] = [
+    const STORY: [Record; 9] = [
         Record::Started {
             blob_crc32: 0xdead_beef,
             arena_bytes: 40_000,
@@ -203,6 +213,7 @@ mod tests {
         Record::Image { seed: u64::MAX, class: Some(2), crc32: 7 },
         Record::Finished { stack_peak_bytes: 1234 },
         Record::Refused("too small"),
+        Record::Checked { backend: "cortex-m-dsp", cases: 8 },
     ];
 
     fn emitted(records: &[Record]) -> Vec<u8> {
@@ -240,7 +251,7 @@ mod tests {
         let mut started = emitted(&STORY[..1]);
         started[24] = 200; // the backend's name longer than the tail
         assert_eq!(Records::new(&started).next(), Some(Err(WireError::BadValue(200))));
-        let mut refused = emitted(&STORY[7..]);
+        let mut refused = emitted(&STORY[7..8]);
         refused[HEAD_BYTES] = 0xff;
         assert_eq!(Records::new(&refused).next(), Some(Err(WireError::BadText)));
     }

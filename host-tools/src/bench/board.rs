@@ -88,6 +88,7 @@ fn read(report: &[u8], machine: &Machine) -> Result<Counts> {
             }
             Record::Refused(reason) => bail!("the board refused: {reason}"),
             Record::Pixels(_) | Record::Image { .. } => bail!("the board draws instead of measuring"),
+            Record::Checked { .. } => bail!("the board checks its kernels instead of measuring"),
         }
     }
     ensure!(finished, "the report of {} ends after {} operators", machine.core_name, counts.ops.len());

@@ -18,6 +18,8 @@ pub enum Form {
     Loaded,
     /// Like [`Form::Loaded`], but the firmware that measures instead of drawing.
     Bench,
+    /// No blob: the firmware that holds its kernels to the portable ones.
+    Kernels,
 }
 
 impl Form {
@@ -26,6 +28,7 @@ impl Form {
             Self::BuiltIn => "dream",
             Self::Loaded => "loaded",
             Self::Bench => "bench",
+            Self::Kernels => "kernels",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod firmware;
 pub(crate) mod flash;
+mod kernels;
 mod machines;
 pub(crate) mod qemu;
 mod report;
@@ -17,6 +18,7 @@ use picodream_wire::Request;
 use serde::{Serialize, Serializer};
 
 pub use firmware::Form;
+pub use kernels::{KernelsReport, check_kernels};
 pub use machines::{DEFAULT_MACHINE, MACHINES, Machine};
 pub use picodream_wire::{Class, Sampler};
 

@@ -4,6 +4,8 @@ use half::f16;
 
 use super::{Feed, FeedTarget, Finish, Geometry, Residual, Taps};
 use crate::blob::BLOCK_PIXELS;
+use crate::quant::Quantiser;
+use crate::tensor::CHUNK;
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "portable";
@@ -11,16 +13,74 @@ pub const BACKEND: &str = "portable";
 /// What the loops ask of the address of a blob, in bytes.
 pub const BLOB_ALIGN: usize = 1;
 
-/// Quantises a row; `false` leaves it to the caller, whose loop (`ops/feed.rs`) defines the result.
+/// Quantises a row; `false` leaves it to the caller, who calls [`feed_with`]: the definition.
 pub fn feed(_feed: &Feed<'_>, _target: &mut FeedTarget<'_>) -> bool {
     false
 }
 
+/// Quantises `width` pixels of any storage: `load` fills a slice with the row's elements from an index on. `feed` gives the
+/// rule and the channels, its values are not looked at; with `doubled`, every pixel is written twice, side by side.
+pub fn feed_with(
+    load: impl Fn(usize, &mut [f32]),
+    feed: &Feed<'_>,
+    width: usize,
+    doubled: bool,
+    target: &mut FeedTarget<'_>,
+) {
+    let channels = feed.channels;
+    for x in 0..width {
+        let column = target.column + (x << usize::from(doubled));
+        for start in (0..channels).step_by(CHUNK) {
+            let mut buffer = [0.0; CHUNK];
+            let values = &mut buffer[..CHUNK.min(channels - start)];
+            load(x * channels + start, values);
+            for (value, [a, b]) in values.iter_mut().zip(feed.affine.get(2 * start..).unwrap_or(&[]).as_chunks().0) {
+                *value = *value * a + b;
+            }
+            place(values, feed.quantiser, column, target.channel + start, target);
+            if doubled {
+                place(values, feed.quantiser, column + 1, target.channel + start, target);
+            }
+        }
+    }
+}
+
+fn place(values: &[f32], quantiser: Quantiser, column: usize, channel: usize, target: &mut FeedTarget<'_>) {
+    let mut quantised = [0i16; CHUNK];
+    for (q, value) in quantised.iter_mut().zip(values) {
+        *q = quantiser.quantise(*value);
+    }
+    for (i, q) in quantised[..values.len()].iter().enumerate() {
+        target.row[target.geometry.index(column, channel + i)] = *q;
+    }
+}
+
 /// (sum · scale + bias) + residual to f16 at `out` (first pixel, first channel of the block), and each channel's stored values
-/// and their squares to `sums` (pairs, pixels in order; empty: none). `false` leaves it to the caller, whose loop
-/// (`ops/finish.rs`) defines the result.
+/// and their squares to `sums` (pairs, pixels in order; empty: none). `false` leaves it to the caller, who calls
+/// [`finish_with`]: the definition. Which NaN is stored is not defined.
 pub fn finish(_block: &Finish<'_>, _residual: Residual<'_>, _out: &mut [f16], _sums: &mut [f32]) -> bool {
     false
+}
+
+/// Sums to any storage: `put` adds the residual to the values from an index of the output on, stores them there, and leaves
+/// what was stored.
+pub fn finish_with(block: &Finish<'_>, mut put: impl FnMut(usize, &mut [f32]), sums: &mut [f32]) {
+    let channels = block.scale.len();
+    for (p, start) in (0..block.pixels).flat_map(|p| (0..channels).step_by(CHUNK).map(move |start| (p, start))) {
+        let mut buffer = [0.0; CHUNK];
+        let values = &mut buffer[..CHUNK.min(channels - start)];
+        let acc = block.acc[start * BLOCK_PIXELS + p..].iter().step_by(BLOCK_PIXELS);
+        let constants = block.scale[start..].iter().zip(&block.bias[start..]);
+        for ((value, sum), (scale, bias)) in values.iter_mut().zip(acc).zip(constants) {
+            *value = *sum as f32 * f32::from_le_bytes(*scale) + bias;
+        }
+        put(p * block.pitch + start, values);
+        let sums = sums.get_mut(2 * start..).unwrap_or(&mut []).as_chunks_mut().0;
+        for ([sum, squares], value) in sums.iter_mut().zip(values) {
+            *sum += *value;
+            *squares += *value * *value;
+        }
+    }
 }
 
 /// A word of weights: two little-endian halfwords.

@@ -2,9 +2,9 @@
 
 use super::Source;
 use crate::blob::{BLOCK_PIXELS, ConvOp};
-use crate::kernels::{self, Feed, FeedTarget, Geometry};
+use crate::kernels::{self, Feed, FeedTarget, Geometry, portable};
 use crate::quant::Quantiser;
-use crate::tensor::{CHUNK, Elements};
+use crate::tensor::Elements;
 
 /// One source of a convolution.
 #[derive(Clone, Copy)]
@@ -118,37 +118,15 @@ fn feed_row(
     mut target: FeedTarget<'_>,
 ) {
     let channels = source.channels;
-    if let (Elements::F16(values), false) = (elements, doubled) {
-        let values = &values[first..first + width * channels];
-        let affine = affine.get(..2 * channels).unwrap_or(&[]);
-        if kernels::feed(&Feed { values, channels, affine, quantiser: source.quantiser }, &mut target) {
-            return;
-        }
-    }
-    for x in 0..width {
-        let column = target.column + (x << usize::from(doubled));
-        for start in (0..channels).step_by(CHUNK) {
-            let mut buffer = [0.0; CHUNK];
-            let values = &mut buffer[..CHUNK.min(channels - start)];
-            elements.load(first + x * channels + start, values);
-            for (value, [a, b]) in values.iter_mut().zip(affine.get(2 * start..).unwrap_or(&[]).as_chunks().0) {
-                *value = *value * a + b;
-            }
-            place(values, source.quantiser, column, target.channel + start, &mut target);
-            if doubled {
-                place(values, source.quantiser, column + 1, target.channel + start, &mut target);
-            }
-        }
-    }
-}
-
-fn place(values: &[f32], quantiser: Quantiser, column: usize, channel: usize, target: &mut FeedTarget<'_>) {
-    let mut quantised = [0i16; CHUNK];
-    for (q, value) in quantised.iter_mut().zip(values) {
-        *q = quantiser.quantise(*value);
-    }
-    for (i, q) in quantised[..values.len()].iter().enumerate() {
-        target.row[target.geometry.index(column, channel + i)] = *q;
+    let affine = affine.get(..2 * channels).unwrap_or(&[]);
+    let values = match elements {
+        Elements::F16(values) if !doubled => &values[first..first + width * channels],
+        _ => &[],
+    };
+    let feed = Feed { values, channels, affine, quantiser: source.quantiser };
+    if values.is_empty() || !kernels::feed(&feed, &mut target) {
+        let load = |at: usize, out: &mut [f32]| elements.load(first + at, out);
+        portable::feed_with(load, &feed, width, doubled, &mut target);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Source;
 use super::norm::Statistics;
 use crate::blob::BLOCK_PIXELS;
-use crate::kernels::{self, Residual};
+use crate::kernels::{self, Finish, Residual, portable};
 use crate::tensor::{CHUNK, Elements, ElementsMut, Floats};
 
 /// The output of an operator as it is being written.
@@ -36,12 +36,24 @@ pub(super) struct Block<'a> {
 impl Output<'_> {
     /// (sum · scale + bias) + residual, stored.
     pub(super) fn finish(&mut self, block: &Block<'_>) {
-        if !self.finish_fast(block) {
-            for p in 0..block.pixels {
-                for start in (0..block.channels).step_by(CHUNK) {
-                    self.finish_chunk(block, p, start);
-                }
-            }
+        let cout = self.scale.len();
+        let first = block.pixel * cout + block.channel;
+        let channels = block.channel..block.channel + block.channels;
+        let finish = Finish {
+            acc: block.acc,
+            pixels: block.pixels,
+            scale: &self.scale[channels.clone()],
+            bias: &self.bias[channels.clone()],
+            pitch: cout,
+        };
+        let sums = self.statistics.row_mut(block.row, channels);
+        if !fast(&finish, self.residual, &mut self.out, first, sums) {
+            let (residual, out) = (self.residual, &mut self.out);
+            let put = |at: usize, values: &mut [f32]| {
+                add_residual(residual, out.as_elements(), first + at, values);
+                out.store(first + at, values);
+            };
+            portable::finish_with(&finish, put, sums);
         }
     }
 
@@ -49,51 +61,32 @@ impl Output<'_> {
     pub(super) fn end_rows(&mut self, rows: usize) {
         self.statistics.end_rows(rows);
     }
+}
 
-    fn finish_fast(&mut self, block: &Block<'_>) -> bool {
-        let cout = self.scale.len();
-        let first = block.pixel * cout + block.channel;
-        let channels = block.channel..block.channel + block.channels;
-        let ElementsMut::F16(out) = &mut self.out else { return false };
-        let residual = match self.residual {
-            None => Residual::None,
-            Some(Source::Own(Elements::F16(values))) => Residual::Elsewhere(&values[first..]),
-            Some(Source::Own(_)) => return false,
-            Some(Source::Output) => Residual::InPlace,
-        };
-        let finish = kernels::Finish {
-            acc: block.acc,
-            pixels: block.pixels,
-            scale: &self.scale[channels.clone()],
-            bias: &self.bias[channels.clone()],
-            pitch: cout,
-        };
-        kernels::finish(&finish, residual, &mut out[first..], self.statistics.row_mut(block.row, channels))
-    }
+/// The back end's loop, when it has one for these storages.
+fn fast(
+    finish: &Finish<'_>,
+    residual: Option<Source<'_>>,
+    out: &mut ElementsMut<'_>,
+    first: usize,
+    sums: &mut [f32],
+) -> bool {
+    let ElementsMut::F16(out) = out else { return false };
+    let residual = match residual {
+        None => Residual::None,
+        Some(Source::Own(Elements::F16(values))) => Residual::Elsewhere(&values[first..]),
+        Some(Source::Own(_)) => return false,
+        Some(Source::Output) => Residual::InPlace,
+    };
+    kernels::finish(finish, residual, &mut out[first..], sums)
+}
 
-    fn finish_chunk(&mut self, block: &Block<'_>, p: usize, start: usize) {
-        let cout = self.scale.len();
-        let mut buffer = [0.0; CHUNK];
-        let values = &mut buffer[..CHUNK.min(block.channels - start)];
-        let channel = block.channel + start;
-        let sums = block.acc[start * BLOCK_PIXELS + p..].iter().step_by(BLOCK_PIXELS);
-        let constants = self.scale[channel..].iter().zip(&self.bias[channel..]);
-        for ((value, sum), (scale, bias)) in values.iter_mut().zip(sums).zip(constants) {
-            *value = *sum as f32 * f32::from_le_bytes(*scale) + bias;
-        }
-        let index = (block.pixel + p) * cout + channel;
-        self.add_residual(index, values);
-        self.out.store(index, values);
-        self.statistics.add(block.row, channel, values);
-    }
-
-    fn add_residual(&self, index: usize, values: &mut [f32]) {
-        let Some(residual) = self.residual else { return };
-        let mut buffer = [0.0; CHUNK];
-        residual.or(self.out.as_elements()).load(index, &mut buffer[..values.len()]);
-        for (value, residual) in values.iter_mut().zip(&buffer) {
-            *value += residual;
-        }
+fn add_residual(residual: Option<Source<'_>>, out: Elements<'_>, index: usize, values: &mut [f32]) {
+    let Some(residual) = residual else { return };
+    let mut buffer = [0.0; CHUNK];
+    residual.or(out).load(index, &mut buffer[..values.len()]);
+    for (value, residual) in values.iter_mut().zip(&buffer) {
+        *value += residual;
     }
 }
 

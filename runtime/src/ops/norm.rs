@@ -21,16 +21,6 @@ impl<'a> Statistics<'a> {
         Self { totals, rows }
     }
 
-    /// Adds one element of each of the channels `first`.. to row `row` of those under way.
-    #[inline]
-    pub(super) fn add(&mut self, row: usize, first: usize, values: &[f32]) {
-        let pairs = self.rows.get_mut(row * self.totals.len() + 2 * first..).unwrap_or(&mut []);
-        for ([sum, squares], value) in pairs.as_chunks_mut().0.iter_mut().zip(values) {
-            *sum += value;
-            *squares += value * value;
-        }
-    }
-
     /// The sums of some channels of row `row` of those under way.
     pub(super) fn row_mut(&mut self, row: usize, channels: core::ops::Range<usize>) -> &mut [f32] {
         let first = row * self.totals.len();
