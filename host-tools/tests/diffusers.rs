@@ -91,6 +91,7 @@ fn compare<S: Sampler, P: Spacing>(name: &str, setup: &Setup, steps: u16, sample
         num_classes: 0,
         pixel_scale: 127.5 * setup.deviation,
         pixel_offset: 127.5,
+        pixels: COUNT,
         channels: [1, if setup.learned { 2 } else { 1 }],
     };
     let config = Config { steps, clip_sample: setup.clip, ..Config::with_spacing(0, sampler, spacing) };

@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::arena::ARENA_ALIGN;
 use crate::blob::{Model, ParseError};
+use crate::edit::Drawing;
 use crate::image::Image;
 use crate::kernels::BLOB_ALIGN;
 use crate::sampler::{Ddim, Sampler, SamplerError, guide};
@@ -362,6 +363,39 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
     }
 }
 
+impl<S: Sampler, P: Spacing> Drawing for Pipeline<'_, '_, S, P> {
+    type Sampler = S;
+    type Spacing = P;
+
+    fn info(&self) -> ModelInfo<'_> {
+        model_info(&self.unet)
+    }
+
+    fn walk(&self) -> &Walk<'_, S, P> {
+        &self.walk
+    }
+
+    fn begin_at(&mut self, step: u16, write: impl FnOnce(&ModelInfo<'_>, &mut [f32])) {
+        (self.pass, self.op) = (Pass::First, 0);
+        let sample = self.unet.sample_mut(self.arena);
+        self.walk.unshow(sample);
+        self.walk.seek(step);
+        write(&model_info(&self.unet), sample);
+        self.walk.show(sample);
+    }
+
+    fn change(&mut self, write: impl FnOnce(&ModelInfo<'_>, &mut [f32])) {
+        let sample = self.unet.sample_mut(self.arena);
+        self.walk.unshow(sample);
+        write(&model_info(&self.unet), sample);
+        self.walk.show(sample);
+    }
+
+    fn advance(&mut self) -> Progress {
+        self.step_op()
+    }
+}
+
 fn model_info<'m>(unet: &UNet<'m>) -> ModelInfo<'m> {
     let header = unet.header();
     ModelInfo {
@@ -370,6 +404,7 @@ fn model_info<'m>(unet: &UNet<'m>) -> ModelInfo<'m> {
         num_classes: header.num_classes,
         pixel_scale: header.pixel_scale,
         pixel_offset: header.pixel_offset,
+        pixels: usize::from(header.width) * usize::from(header.height),
         channels: [header.channels.into(), unet.tensor(header.model_output).channels],
     }
 }

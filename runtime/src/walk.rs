@@ -23,6 +23,8 @@ pub struct ModelInfo<'a> {
     pub pixel_scale: f32,
     /// See `pixel_scale`.
     pub pixel_offset: f32,
+    /// height · width.
+    pub pixels: usize,
     /// Channels of the image and of the network's output; twice as many there when it also gives variances.
     pub channels: [u16; 2],
 }
@@ -90,7 +92,7 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
 
     /// Goes to the start of a step, forgetting what the sampler remembers.
     pub fn seek(&mut self, step: u16) {
-        (self.context.step, self.context.stage) = (step, 0);
+        (self.context.step, self.context.first_step, self.context.stage) = (step, step, 0);
         self.state = S::State::default();
         self.finished = step >= self.context.steps;
     }

@@ -1,6 +1,7 @@
 //! From seed to image with the float network: the runtime's own samplers, noise and pixel mapping around [`FloatUNet`].
 
 use anyhow::Result;
+use picodream::edit::Drawing;
 use picodream::sampler::{Sampler, guide};
 use picodream::schedule::{Level, Schedule};
 use picodream::walk::{ModelInfo, Walk};
@@ -100,6 +101,7 @@ impl FloatPipeline {
             num_classes: self.net.graph().num_classes as u16,
             pixel_scale: self.pixel.0,
             pixel_offset: self.pixel.1,
+            pixels: self.image.width * self.image.height,
             channels: [self.image.channels as u16; 2],
         }
     }
@@ -136,8 +138,7 @@ impl FloatPipeline {
 #[derive(Clone, Debug)]
 pub struct FloatDrawing<'p, S: Sampler, P: Spacing> {
     pipeline: &'p FloatPipeline,
-    /// Where the image stands.
-    pub walk: Walk<'p, S, P>,
+    walk: Walk<'p, S, P>,
     /// x_t, NHWC.
     pub sample: Vec<f32>,
     output: Vec<f32>,
@@ -155,6 +156,11 @@ impl<S: Sampler, P: Spacing> FloatDrawing<'_, S, P> {
             }
         }
         Progress::Running
+    }
+
+    /// Sets the guidance scale from the next network call on; between two steps, a scale per step.
+    pub fn set_guidance(&mut self, guidance: f32) -> Result<()> {
+        self.walk.set_guidance(guidance).map_err(|error| anyhow::anyhow!("{error}"))
     }
 
     /// One network call (of two passes, with guidance) and the update that follows it.
@@ -179,6 +185,36 @@ impl<S: Sampler, P: Spacing> FloatDrawing<'_, S, P> {
         on_step(&StepTrace { level, sample: &self.sample, output: &self.output });
         self.walk.answer(&mut self.sample, &mut self.output, &mut self.history);
         if self.walk.is_finished() { Progress::Done } else { Progress::Running }
+    }
+}
+
+impl<S: Sampler, P: Spacing> Drawing for FloatDrawing<'_, S, P> {
+    type Sampler = S;
+    type Spacing = P;
+
+    fn info(&self) -> ModelInfo<'_> {
+        self.pipeline.info()
+    }
+
+    fn walk(&self) -> &Walk<'_, S, P> {
+        &self.walk
+    }
+
+    fn begin_at(&mut self, step: u16, write: impl FnOnce(&ModelInfo<'_>, &mut [f32])) {
+        self.walk.unshow(&mut self.sample);
+        self.walk.seek(step);
+        write(&self.pipeline.info(), &mut self.sample);
+        self.walk.show(&mut self.sample);
+    }
+
+    fn change(&mut self, write: impl FnOnce(&ModelInfo<'_>, &mut [f32])) {
+        self.walk.unshow(&mut self.sample);
+        write(&self.pipeline.info(), &mut self.sample);
+        self.walk.show(&mut self.sample);
+    }
+
+    fn advance(&mut self) -> Progress {
+        self.call(&mut |_| {}, &mut |_, _| {})
     }
 }
 

@@ -75,7 +75,7 @@ impl Sampler for Adaptive {
         let [start, slope] = images_of(history, sample.len());
         let (alpha, sigma) = (here.alpha(), here.sigma());
         if context.stage == 0 {
-            let finish = left < 2 || state.theta <= last_theta;
+            let finish = left < 2 || state.theta <= last_theta || context.step + 1 >= context.steps;
             for (i, x) in sample.iter_mut().enumerate() {
                 let (x0, _) = context.predict(alpha, sigma, *x, output[i]);
                 (start[i], slope[i]) = (*x, alpha * ((*x - alpha * x0) / sigma) - sigma * x0);

@@ -118,6 +118,7 @@ mod tests {
             num_classes: 0,
             pixel_scale: 127.5,
             pixel_offset: 127.5,
+            pixels: PIXELS,
             channels: [1, 1],
         };
         let clean = 0.25;

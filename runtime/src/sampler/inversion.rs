@@ -15,9 +15,9 @@ pub struct DdimInversion {
 }
 
 impl Default for DdimInversion {
-    /// Three calls a step.
+    /// Five calls a step.
     fn default() -> Self {
-        Self { calls: 3 }
+        Self { calls: 5 }
     }
 }
 
