@@ -68,7 +68,7 @@ pub enum EditError {
         /// Weight asked for.
         got: f32,
     },
-    /// The number of repetitions is not in 1..=100, or above 1 with a sampler that keeps images from step to step.
+    /// The number of repetitions is not in 1..=100, or above 1 with a multistep sampler.
     Repeats {
         /// Repetitions asked for.
         got: u16,
@@ -89,7 +89,7 @@ impl fmt::Display for EditError {
             Self::Strength { got } => write!(f, "strength is {got}, but must be in 0..=1"),
             Self::Weight { got } => write!(f, "weight is {got}, but must be in 0..=1"),
             Self::Repeats { got, max } => {
-                write!(f, "repeats is {got}, but must be in 1..={max}; above 1 only with samplers that keep no images")
+                write!(f, "repeats is {got}, but must be in 1..={max}; above 1 not with a multistep sampler")
             }
         }
     }
@@ -202,18 +202,13 @@ impl<'p> Inpainting<'p> {
     ///
     /// # Errors
     /// [`EditError`] when picture or mask has the wrong size, or `repeats` is out of range.
-    pub fn new<D: Drawing>(
-        drawing: &mut D,
-        picture: &'p [u8],
-        mask: &'p [u8],
-        repeats: u16,
-    ) -> Result<Self, EditError> {
+    pub fn new(drawing: &mut impl Drawing, picture: &'p [u8], mask: &'p [u8], repeats: u16) -> Result<Self, EditError> {
         check_picture(drawing, picture)?;
         let (needed, got) = (drawing.info().pixels, mask.len());
         if got != needed {
             return Err(EditError::MaskBytes { needed, got });
         }
-        let max = if D::Sampler::HISTORY == 0 { 100 } else { 1 };
+        let max = if drawing.walk().config().sampler.multistep() { 1 } else { 100 };
         if !(1..=max).contains(&repeats) {
             return Err(EditError::Repeats { got: repeats, max });
         }

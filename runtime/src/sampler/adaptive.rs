@@ -57,6 +57,10 @@ impl Sampler for Adaptive {
     const HISTORY: usize = 2;
     type State = Position;
 
+    fn multistep(&self) -> bool {
+        true
+    }
+
     fn level<P: Spacing>(&self, context: &StepContext<'_, P>, state: &Position) -> Level {
         if state.calls == 0 {
             return context.now();

@@ -22,6 +22,10 @@ impl Sampler for DpmSolverPp {
     const HISTORY: usize = 1;
     type State = ();
 
+    fn multistep(&self) -> bool {
+        true
+    }
+
     fn update<P: Spacing>(&self, context: &StepContext<'_, P>, _: &mut (), images: Images<'_>) -> Outcome {
         let (now, next) = (context.now(), context.next());
         let (alpha, sigma) = (now.alpha(), now.sigma());

@@ -5,6 +5,7 @@
 //! ([`Sampler::level`] says at which level, the input is what stands in x_t) and each answer goes to [`Sampler::update`].
 
 mod adaptive;
+mod any;
 mod consistency;
 mod ddim;
 mod ddpm;
@@ -20,6 +21,7 @@ mod reverse_sde;
 mod unipc;
 
 pub use adaptive::Adaptive;
+pub use any::AnySampler;
 pub use consistency::{Boundary, Consistency};
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
@@ -146,6 +148,11 @@ pub trait Sampler: Copy {
 
     /// What the rule remembers besides images; `default()` at the start of each image.
     type State: Copy + Default + core::fmt::Debug;
+
+    /// Whether a step builds on what earlier steps kept, so that it cannot be taken again on its own.
+    fn multistep(&self) -> bool {
+        false
+    }
 
     /// The level at which the network is asked next.
     fn level<P: Spacing>(&self, context: &StepContext<'_, P>, state: &Self::State) -> Level {

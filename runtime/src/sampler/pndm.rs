@@ -73,6 +73,10 @@ impl Sampler for Plms {
     const HISTORY: usize = 3;
     type State = ();
 
+    fn multistep(&self) -> bool {
+        true
+    }
+
     fn level<P: Spacing>(&self, context: &StepContext<'_, P>, _: &()) -> Level {
         if context.stage == 0 { context.now() } else { context.next() }
     }
@@ -115,6 +119,10 @@ impl Sampler for Pndm {
     /// ε of three steps; during a Runge–Kutta step also its x and the sum of its slopes.
     const HISTORY: usize = 5;
     type State = ();
+
+    fn multistep(&self) -> bool {
+        true
+    }
 
     fn level<P: Spacing>(&self, context: &StepContext<'_, P>, _: &()) -> Level {
         match context.stage {

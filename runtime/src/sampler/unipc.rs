@@ -48,6 +48,10 @@ impl Sampler for UniPc {
     const HISTORY: usize = 3;
     type State = ();
 
+    fn multistep(&self) -> bool {
+        true
+    }
+
     fn update<P: Spacing>(&self, context: &StepContext<'_, P>, _: &mut (), images: Images<'_>) -> Outcome {
         let [x_before, x0_before, x0_older] = images_of(images.history, images.sample.len());
         let (now, next) = (context.now(), context.next());

@@ -15,6 +15,9 @@ pub struct Ends {
 }
 
 impl Ends {
+    /// The schedule's own.
+    pub const FULL: Self = Self { sigma_min: None, sigma_max: None };
+
     fn of(&self, schedule: &Schedule<'_>) -> (f32, f32) {
         let min = self.sigma_min.unwrap_or_else(|| schedule.level(0).sigma_ve());
         (min, self.sigma_max.unwrap_or_else(|| schedule.noisiest().sigma_ve()))
@@ -42,10 +45,14 @@ pub struct Karras {
     pub ends: Ends,
 }
 
-impl Default for Karras {
+impl Karras {
     /// ρ = 7 over the whole schedule.
+    pub const FULL: Self = Self { rho: 7.0, ends: Ends::FULL };
+}
+
+impl Default for Karras {
     fn default() -> Self {
-        Self { rho: 7.0, ends: Ends::default() }
+        Self::FULL
     }
 }
 
@@ -72,6 +79,11 @@ impl Spacing for Karras {
 pub struct Exponential {
     /// From where to where.
     pub ends: Ends,
+}
+
+impl Exponential {
+    /// Over the whole schedule.
+    pub const FULL: Self = Self { ends: Ends::FULL };
 }
 
 impl Spacing for Exponential {

@@ -76,6 +76,12 @@ pub enum DiffusersRule {
 }
 
 impl Diffusers {
+    /// A rule without offset, ending clean.
+    #[must_use]
+    pub const fn of(rule: DiffusersRule) -> Self {
+        Self { rule, steps_offset: 0, fixed_stride: false, end_at_first: false }
+    }
+
     fn timestep(&self, schedule: &Schedule<'_>, steps: u16, step: u16) -> u32 {
         let (t, n, i) = (u32::from(schedule.num_train_timesteps()), u32::from(steps), u32::from(step));
         match self.rule {

@@ -1,8 +1,10 @@
 //! Which levels of noise a sampler visits, from the noisiest to the clean image.
 
+mod any;
 mod curve;
 mod even;
 
+pub use any::AnySpacing;
 pub use curve::{Ends, Exponential, Karras, TrigFlow};
 pub use even::{Diffusers, DiffusersRule, Leading, Linspace};
 
