@@ -1,7 +1,7 @@
 //! What a blob holds and costs: header, operators with MACs and bytes, the arena plan with its peak and lower bound.
 
 use anyhow::{Result, anyhow};
-use picodream::blob::{DType, Header, NONE, Op, TensorRecord};
+use picodream::blob::{Algorithm, DType, Header, NONE, Op, TensorRecord};
 use picodream::{Model, PredictionType};
 use serde::Serialize;
 
@@ -26,6 +26,8 @@ pub struct OpReport {
     pub name: String,
     /// What it does: `time_embed`, `conv3x3`, `conv1x1`, `conv3x3_stride2`, `conv3x3_upsample`, `attention`.
     pub kind: String,
+    /// How a convolution computes its sums: `direct`, `winograd` or `phases`; `None` for the others.
+    pub algorithm: Option<&'static str>,
     /// Height, width, channels of its output.
     pub out_shape: [u16; 3],
     /// Multiply-accumulates of one pass.
@@ -197,6 +199,7 @@ fn op_report(op: &Op, name: &str, tensors: &[TensorRecord]) -> OpReport {
     OpReport {
         name: name.into(),
         kind,
+        algorithm: algorithm_name(op),
         out_shape: [out.height, out.width, out.channels],
         macs,
         blob_bytes: common.data.bytes,
@@ -206,6 +209,15 @@ fn op_report(op: &Op, name: &str, tensors: &[TensorRecord]) -> OpReport {
         scratch_bytes: common.scratch.bytes,
         live_bytes: 0,
     }
+}
+
+fn algorithm_name(op: &Op) -> Option<&'static str> {
+    let Op::Conv(op) = op else { return None };
+    Some(match op.algorithm {
+        Algorithm::Direct => "direct",
+        Algorithm::Winograd => "winograd",
+        Algorithm::Phases => "phases",
+    })
 }
 
 impl BlobReport {

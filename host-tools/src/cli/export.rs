@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::output::Output;
 use crate::checkpoint::Checkpoint;
-use crate::export::{ExportOptions, ExportReport, Exported, Kernels, export};
+use crate::export::{Budget, ExportOptions, ExportReport, Exported, Kernels, export};
 use crate::files;
 
 /// Quantise a checkpoint and pack it into one blob for the microcontroller.
@@ -19,7 +19,8 @@ use crate::files;
 #[command(after_long_help = "\
 Examples:
   picodream export my-faces.safetensors
-  picodream export models/fashion-16.safetensors --out fashion-16.pdm")]
+  picodream export models/fashion-16.safetensors --out fashion-16.pdm
+  picodream export models/fashion-16.safetensors --target nrf52840 --out fashion-16-nrf52840.pdm")]
 pub struct ExportArgs {
     /// The checkpoint; its config NAME.json lies beside it.
     #[arg(value_name = "CHECKPOINT.safetensors")]
@@ -30,16 +31,34 @@ pub struct ExportArgs {
     /// `small`: least flash and RAM. `fast`: Winograd and phase convolutions wherever they fit; the same images.
     #[arg(long, value_enum, default_value_t)]
     kernels: Kernels,
+    /// Choose the kernels of each layer by this board's flash and RAM (an unknown name lists them).
+    #[arg(long, value_name = "BOARD", conflicts_with = "kernels")]
+    target: Option<String>,
+    /// Bytes of flash for code and blob, instead of the board's.
+    #[arg(long, value_name = "BYTES", requires = "target")]
+    flash: Option<u32>,
+    /// Bytes of RAM for arena, stack and statics, instead of the board's.
+    #[arg(long, value_name = "BYTES", requires = "target")]
+    ram: Option<u32>,
+}
+
+impl ExportArgs {
+    fn kernels(&self) -> Result<Kernels> {
+        match &self.target {
+            Some(name) => Ok(Kernels::Within(Budget::new(name, self.flash, self.ram)?)),
+            None => Ok(self.kernels),
+        }
+    }
 }
 
 /// Runs the verb.
 pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| args.checkpoint.with_extension("pdm"));
     ensure!(out != args.checkpoint, "--out is the checkpoint itself: {}", out.display());
+    let kernels = args.kernels()?;
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
     let spinner = output.spinner("calibrating and quantising");
-    let Exported { bytes, report } =
-        export(&checkpoint, &ExportOptions { kernels: args.kernels, ..ExportOptions::default() })?;
+    let Exported { bytes, report } = export(&checkpoint, &ExportOptions { kernels, ..ExportOptions::default() })?;
     spinner.finish_and_clear();
     files::write_atomic(&out, &bytes)?;
     let ExportReport {

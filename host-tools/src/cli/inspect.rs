@@ -71,16 +71,17 @@ fn table(report: &BlobReport, output: &Output) -> Result<()> {
     let width = report.ops.iter().map(|op| op.name.len()).max().unwrap_or(4);
     let kind_width = report.ops.iter().map(|op| op.kind.len()).max().unwrap_or(4);
     output.line(format_args!(
-        "\n{:>3} {:width$} {:kind_width$} {:>11} {:>9} {:>7} {:>13} {:>13} {:>6}",
-        "op", "name", "kind", "output", "MACs", "bytes", "arena output", "scratch", "live"
+        "\n{:>3} {:width$} {:kind_width$} {:9} {:>11} {:>9} {:>7} {:>13} {:>13} {:>6}",
+        "op", "name", "kind", "algorithm", "output", "MACs", "bytes", "arena output", "scratch", "live"
     ))?;
     for (i, op) in report.ops.iter().enumerate() {
         let [h, w, c] = op.out_shape;
         let range = |offset: u32, bytes: u32| if bytes == 0 { "-".into() } else { format!("{offset}+{bytes}") };
         output.line(format_args!(
-            "{i:>3} {:width$} {:kind_width$} {:>11} {:>9} {:>7} {:>13} {:>13} {:>6}{}",
+            "{i:>3} {:width$} {:kind_width$} {:9} {:>11} {:>9} {:>7} {:>13} {:>13} {:>6}{}",
             op.name,
             op.kind,
+            op.algorithm.unwrap_or("-"),
             format!("{h}x{w}x{c}"),
             op.macs,
             op.blob_bytes,

@@ -10,6 +10,7 @@ use super::calibrate::{Calibration, OpStats};
 use super::places::Places;
 use super::plan::{Buffer, Plan, plan};
 use super::quantise::{Inputs, QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
+use super::target::{self, Budget};
 use crate::float::{Attention, Conv, Graph, Linear, Norm, Op, TimeEmbed};
 
 /// A network ready to be packed.
@@ -39,8 +40,11 @@ pub enum Kernels {
     /// Direct everywhere: the smallest blob and arena.
     #[default]
     Small,
-    /// Winograd and phases wherever they fit: the fewest instructions.
+    /// Winograd and phases wherever they suit: the fewest instructions.
     Fast,
+    /// The fewest instructions that a board has room for.
+    #[value(skip)]
+    Within(Budget),
 }
 
 /// Quantises, lowers and plans a graph.
@@ -52,12 +56,13 @@ pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules, kernels: K
         graph.tensors.len()
     );
     let places = Places::new(graph);
-    let mut lowerer = Lowerer { graph, places: &places, rules, kernels, data: Vec::new() };
+    let algorithms = algorithms(graph, &places, kernels);
+    let mut lowerer = Lowerer { graph, places: &places, rules, data: Vec::new() };
     let mut ops = Vec::with_capacity(graph.ops.len());
-    for (op, stats) in graph.ops.iter().zip(&calibration.ops) {
+    for ((op, stats), algorithm) in graph.ops.iter().zip(&calibration.ops).zip(algorithms) {
         ops.push(match op {
             Op::TimeEmbed(op) => blob::Op::TimeEmbed(lowerer.time_embed(op)),
-            Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats)),
+            Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats, algorithm)),
             Op::Attention(op) => blob::Op::Attention(lowerer.attention(op, stats)),
             Op::Narrow(op) => {
                 blob::Op::Narrow(NarrowOp { common: lowerer.common(op.out, 0, Piece::new(0)), src: places.of[op.src] })
@@ -79,6 +84,86 @@ pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules, kernels: K
     })
 }
 
+/// The algorithm of each op.
+fn algorithms(graph: &Graph, places: &Places, kernels: Kernels) -> Vec<Algorithm> {
+    let of_all = |of: fn(&Conv) -> Algorithm| {
+        let of_op = |op: &Op| if let Op::Conv(op) = op { of(op) } else { Algorithm::Direct };
+        graph.ops.iter().map(of_op).collect()
+    };
+    match kernels {
+        Kernels::Small => of_all(|_| Algorithm::Direct),
+        Kernels::Fast => of_all(target::fastest),
+        Kernels::Within(budget) => {
+            let shape = |index: usize, algorithm| shape_of(graph, places, index, algorithm);
+            let data_bytes = (0..graph.ops.len()).map(|index| shape(index, Algorithm::Direct).0).sum();
+            target::choose(graph, places, &budget, &|index, algorithm| shape(index, algorithm).1, data_bytes)
+        }
+    }
+}
+
+/// Bytes of constants and of scratch of an op with an algorithm.
+fn shape_of(graph: &Graph, places: &Places, index: usize, algorithm: Algorithm) -> (u32, u32) {
+    let statistics = |id: usize| places.records[usize::from(places.of[id])].statistics;
+    let channels = |id: usize| graph.tensors[id].channels as u32;
+    match &graph.ops[index] {
+        Op::TimeEmbed(op) => {
+            let record = TimeEmbedOp { common: OpCommon::default(), freq_dim: op.freq_dim as u16 };
+            let time_dim = op.linear_2.outputs() as u32;
+            (record.data_layout(time_dim, graph.num_classes as u32).bytes, record.scratch_layout(time_dim).bytes)
+        }
+        Op::Conv(op) => {
+            let record = conv_record(op, places, graph, algorithm);
+            let (cin, cout) = (channels(op.src_a) + op.src_b.map_or(0, channels), op.cout() as u32);
+            let time_dim = op.time.as_ref().map_or(0, |time| time.inputs() as u32);
+            let width = graph.tensors[op.src_a].width as u32;
+            let scratch = record.scratch_layout(cin, cout, width, statistics(op.out)).bytes;
+            (record.data_layout(cin, cout, time_dim).bytes, scratch)
+        }
+        Op::Attention(op) => {
+            let x = &graph.tensors[op.x];
+            let record = attention_record(op, places);
+            let scratch = record.scratch_layout(x.channels as u32, (x.height * x.width) as u32, statistics(op.out));
+            (record.data_layout(x.channels as u32).bytes, scratch.bytes)
+        }
+        Op::Narrow(_) => (0, 0),
+    }
+}
+
+/// A convolution's record without scales and places.
+fn conv_record(op: &Conv, places: &Places, graph: &Graph, algorithm: Algorithm) -> ConvOp {
+    let of = &places.of;
+    ConvOp {
+        common: OpCommon::default(),
+        src_a: of[op.src_a],
+        src_b: op.src_b.map(|b| of[b]),
+        residual: op.residual.map(|r| of[r]),
+        time: op.time.is_some().then_some(of[graph.temb]),
+        kernel: op.kernel as u8,
+        stride: op.stride as u8,
+        upsample: op.upsample,
+        norm: op.norm.as_ref().map(norm_record),
+        silu: op.silu,
+        algorithm,
+        qmax: 0,
+        inv_scale_a: 0.0,
+        inv_scale_b: 0.0,
+    }
+}
+
+/// An attention's record without scales and places.
+fn attention_record(op: &Attention, places: &Places) -> AttentionOp {
+    AttentionOp {
+        common: OpCommon::default(),
+        src: places.of[op.x],
+        kv: places.of[op.kv],
+        norm: norm_record(&op.norm),
+        heads: op.heads as u16,
+        qmax: 0,
+        inv_scale_in: 0.0,
+        inv_scale_proj: 0.0,
+    }
+}
+
 /// Plans tensors and scratches together and writes the offsets.
 fn place(places: &Places, tensors: &mut [TensorRecord], ops: &mut [blob::Op]) -> Plan {
     let mut buffers = places.buffers();
@@ -98,7 +183,6 @@ struct Lowerer<'a> {
     graph: &'a Graph,
     places: &'a Places,
     rules: &'a Rules,
-    kernels: Kernels,
     data: Vec<u8>,
 }
 
@@ -156,40 +240,19 @@ impl Lowerer<'_> {
         }
     }
 
-    /// The fastest algorithm that suits the convolution, or the smallest.
-    fn algorithm(&self, op: &Conv) -> Algorithm {
-        match self.kernels {
-            Kernels::Small => Algorithm::Direct,
-            Kernels::Fast if op.upsample => Algorithm::Phases,
-            Kernels::Fast if (op.kernel, op.stride) == (3, 1) && op.cout() > 1 => Algorithm::Winograd,
-            Kernels::Fast => Algorithm::Direct,
-        }
-    }
-
-    fn conv(&mut self, op: &Conv, stats: &OpStats) -> ConvOp {
+    fn conv(&mut self, op: &Conv, stats: &OpStats, algorithm: Algorithm) -> ConvOp {
         let source = &self.graph.tensors[op.src_a];
         let channels = [source.channels, op.src_b.map_or(0, |b| self.graph.tensors[b].channels)];
         let (qmax, product) = self.product(op, channels, stats);
-        let of = &self.places.of;
         let mut record = ConvOp {
-            common: OpCommon::default(),
-            src_a: of[op.src_a],
-            src_b: op.src_b.map(|b| of[b]),
-            residual: op.residual.map(|r| of[r]),
-            time: op.time.is_some().then_some(of[self.graph.temb]),
-            kernel: op.kernel as u8,
-            stride: op.stride as u8,
-            upsample: op.upsample,
-            norm: op.norm.as_ref().map(norm_record),
-            silu: op.silu,
-            algorithm: self.algorithm(op),
             qmax,
             inv_scale_a: product.inv_scale[0],
             inv_scale_b: product.inv_scale[1],
+            ..conv_record(op, self.places, self.graph, algorithm)
         };
         let (cin, cout) = ((channels[0] + channels[1]) as u32, op.cout() as u32);
         let piece = conv_piece(op, &record, &product, cin);
-        let statistics = self.places.records[usize::from(of[op.out])].statistics;
+        let statistics = self.places.records[usize::from(self.places.of[op.out])].statistics;
         let scratch = record.scratch_layout(cin, cout, source.width as u32, statistics).bytes;
         record.common = self.common(op.out, scratch, piece);
         record
@@ -205,14 +268,10 @@ impl Lowerer<'_> {
         };
         let (query, proj) = (product(&op.query, 0), product(&op.projection, 1));
         let mut record = AttentionOp {
-            common: OpCommon::default(),
-            src: self.places.of[op.x],
-            kv: self.places.of[op.kv],
-            norm: norm_record(&op.norm),
-            heads: op.heads as u16,
             qmax: self.rules.qmax,
             inv_scale_in: query.inv_scale[0],
             inv_scale_proj: proj.inv_scale[0],
+            ..attention_record(op, self.places)
         };
         let layout = record.data_layout(x.channels as u32);
         let shrink = 1.0 / (x.channels as f32 / op.heads as f32).sqrt();

@@ -11,6 +11,7 @@ pub mod places;
 pub mod plan;
 pub mod quantise;
 pub mod rounding;
+pub mod target;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub use calibrate::Trajectories;
 pub use lower::Kernels;
 pub use quantise::Rules;
+pub use target::Budget;
 
 use crate::checkpoint::Checkpoint;
 use crate::float::FloatPipeline;
@@ -74,6 +76,9 @@ pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Export
     let graph = pipeline.net().graph();
     let lowered = lower::lower(graph, &calibration, &options.rules, options.kernels)?;
     let bytes = pack::pack(&checkpoint.config, &lowered)?;
+    if let Kernels::Within(budget) = options.kernels {
+        budget.check(bytes.len(), lowered.plan.peak)?;
+    }
     let crc32 = picodream::Model::parse(&bytes).and_then(|model| model.header()).map_or(0, |header| header.crc32);
     let report = ExportReport {
         name: checkpoint.config.name.clone(),
@@ -173,6 +178,25 @@ mod tests {
         let (small, fast) = (draw(Kernels::Small), draw(Kernels::Fast));
         assert_eq!((small.0, small.1, small.2), (fast.0, 0, 0));
         assert!(fast.1 > 10 && fast.2 == 2, "{fast:?}");
+    }
+
+    #[test]
+    fn a_budget_is_used_and_kept() {
+        let checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
+        let export = |kernels| export(&checkpoint, &ExportOptions { kernels, ..quick(Rules::default()) });
+        let (small, fast) = (export(Kernels::Small).unwrap(), export(Kernels::Fast).unwrap());
+        let (least, most) = (small.bytes.len() as u32, fast.bytes.len() as u32);
+        let within = |blob_bytes, arena_bytes| {
+            export(Kernels::Within(Budget { core: target::Core::Dsp, blob_bytes, arena_bytes }))
+        };
+        assert_eq!(within(1 << 30, 1 << 30).unwrap().bytes, fast.bytes);
+        // The allowance for tables is larger than the tables of this network.
+        let half = within((least + most) / 2 + 10_000, 1 << 30).unwrap();
+        assert!((least..=(least + most) / 2 + 10_000).contains(&(half.bytes.len() as u32)));
+        assert!(half.bytes != small.bytes && half.bytes != fast.bytes);
+        assert_eq!(within(1 << 30, small.report.arena_bytes).unwrap().report.arena_bytes, small.report.arena_bytes);
+        assert!(within(least - 1, 1 << 30).unwrap_err().to_string().contains("the blob takes"));
+        assert!(within(1 << 30, 1000).unwrap_err().to_string().contains("the arena takes"));
     }
 
     #[test]
