@@ -4,12 +4,14 @@
 //! because a blob begins and ends with an image; only the layer's own operator is reported.
 
 use anyhow::{Context, Result};
+use picodream::blob::{self, Algorithm};
 use picodream::rng::NoiseStream;
 
 use crate::config::{ImageConfig, UNetConfig};
 use crate::export::calibrate::{BranchStats, Calibration, OpStats};
+use crate::export::lower::{self, Kernels};
 use crate::export::moments::InputMoments;
-use crate::export::{Rules, lower, pack};
+use crate::export::{Rules, pack};
 use crate::float::random;
 use crate::float::{Conv, Graph, Linear, Norm, Op, TensorId, TensorInfo, TimeEmbed};
 
@@ -75,19 +77,59 @@ impl Layer {
         (side * side * self.kernel * self.kernel * self.cin * self.cout) as u64
     }
 
-    /// The network around the layer, quantised and packed.
+    /// The network around the layer with each algorithm that the layer can have, the one of fewest products last.
     ///
     /// # Errors
     /// When the exporter refuses it.
-    pub fn blob(&self) -> Result<Vec<u8>> {
+    pub fn blobs(&self) -> Result<Vec<LayerBlob>> {
+        let mut blobs: Vec<LayerBlob> = Vec::new();
+        for kernels in [Kernels::Small, Kernels::Fast] {
+            let (algorithm, blob) = self.blob(kernels)?;
+            if blobs.iter().all(|other| other.algorithm != algorithm) {
+                blobs.push(LayerBlob { layer: *self, algorithm, blob });
+            }
+        }
+        Ok(blobs)
+    }
+
+    fn blob(&self, kernels: Kernels) -> Result<(Algorithm, Vec<u8>)> {
         let graph = Network::of(self);
         let calibration = Calibration { ops: graph.ops.iter().map(|_| stats()).collect() };
         // There is no data to round the weights by.
         let rules = Rules { compensate: false, ..Rules::default() };
-        let lowered = lower::lower(&graph, &calibration, &rules, lower::Kernels::Small)?;
+        let lowered = lower::lower(&graph, &calibration, &rules, kernels)?;
+        let algorithm = lowered.names.iter().zip(&lowered.ops).find_map(|(name, op)| match op {
+            blob::Op::Conv(op) if name == LAYER_NAME => Some(op.algorithm),
+            _ => None,
+        });
+        let algorithm = algorithm.with_context(|| format!("the layer {} was not lowered", self.shape()))?;
         let image = ImageConfig { width: self.size, height: self.size, channels: 1 };
         let config = random::config(image, UNetConfig::default(), 0);
-        pack::pack(&config, &lowered).with_context(|| format!("the layer {} cannot be packed", self.shape()))
+        let blob = pack::pack(&config, &lowered);
+        Ok((algorithm, blob.with_context(|| format!("the layer {} cannot be packed", self.shape()))?))
+    }
+}
+
+/// A layer in one of its algorithms.
+#[derive(Clone, Debug)]
+pub struct LayerBlob {
+    /// The layer.
+    pub layer: Layer,
+    /// How it is computed.
+    pub algorithm: Algorithm,
+    /// The blob whose operator [`LAYER_NAME`] it is.
+    pub blob: Vec<u8>,
+}
+
+impl LayerBlob {
+    /// The algorithm's name in tables.
+    #[must_use]
+    pub fn algorithm_name(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::Direct => "direct",
+            Algorithm::Winograd => "winograd",
+            Algorithm::Phases => "phases",
+        }
     }
 }
 
@@ -190,19 +232,24 @@ mod tests {
     #[test]
     fn every_blob_holds_its_layer_and_nothing_more_than_asked() {
         for layer in &LAYERS {
-            let blob = layer.blob().unwrap();
-            assert_eq!(blob, layer.blob().unwrap(), "{}", layer.shape());
-            let model = Model::parse(&blob).unwrap();
-            let header = model.header().unwrap();
-            let named = |op: &BlobOp| model.text(&header, op.common().name) == LAYER_NAME;
-            let Some(BlobOp::Conv(op)) = model.ops(&header).find(named) else {
-                panic!("no layer in {}", layer.shape())
-            };
-            assert_eq!((usize::from(op.kernel), usize::from(op.stride)), (layer.kernel, layer.stride));
-            assert_eq!(op.upsample, layer.upsample);
-            let extras = [op.norm.is_some(), op.silu, op.time.is_some(), op.residual.is_some()];
-            assert_eq!(extras, [layer.fused; 4], "{}", layer.shape());
+            for LayerBlob { algorithm, blob, .. } in layer.blobs().unwrap() {
+                let model = Model::parse(&blob).unwrap();
+                let header = model.header().unwrap();
+                let named = |op: &BlobOp| model.text(&header, op.common().name) == LAYER_NAME;
+                let Some(BlobOp::Conv(op)) = model.ops(&header).find(named) else {
+                    panic!("no layer in {}", layer.shape())
+                };
+                assert_eq!((usize::from(op.kernel), usize::from(op.stride)), (layer.kernel, layer.stride));
+                assert_eq!(op.upsample, layer.upsample);
+                let extras = [op.norm.is_some(), op.silu, op.time.is_some(), op.residual.is_some()];
+                assert_eq!(extras, [layer.fused; 4], "{}", layer.shape());
+                assert_eq!(op.algorithm, algorithm);
+            }
         }
+        let ways = |layer: &Layer| layer.blobs().unwrap().iter().map(LayerBlob::algorithm_name).collect::<Vec<_>>();
+        assert_eq!(ways(&LAYERS[0]), ["direct", "winograd"]);
+        assert_eq!(ways(&LAYERS[5]), ["direct"]);
+        assert_eq!(ways(&LAYERS[7]), ["direct", "phases"]);
     }
 
     #[test]

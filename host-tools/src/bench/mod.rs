@@ -18,7 +18,7 @@ use crate::emulate::Machine;
 use crate::inspect::{self, BlobReport};
 use crate::sampling::available_threads;
 pub use board::{Board, Counts};
-use layers::LAYER_NAME;
+use layers::{LAYER_NAME, LayerBlob};
 pub use layers::{LAYERS, Layer};
 
 /// A layer on a core.
@@ -112,23 +112,23 @@ pub struct BenchOptions {
     pub models: Vec<(String, Vec<u8>)>,
 }
 
-/// One blob to run: a layer in one of its algorithms, or a model.
+/// One blob to run.
 enum Subject<'a> {
-    Layer(&'a Layer, &'static str, Vec<u8>),
+    Layer(LayerBlob),
     Model(&'a str, &'a [u8]),
 }
 
 impl Subject<'_> {
     fn name(&self) -> String {
         match self {
-            Self::Layer(layer, algorithm, _) => format!("{} ({algorithm})", layer.shape()),
+            Self::Layer(way) => format!("{} ({})", way.layer.shape(), way.algorithm_name()),
             Self::Model(name, _) => (*name).into(),
         }
     }
 
     fn blob(&self) -> &[u8] {
         match self {
-            Self::Layer(_, _, blob) => blob,
+            Self::Layer(way) => &way.blob,
             Self::Model(_, blob) => blob,
         }
     }
@@ -141,7 +141,7 @@ impl Subject<'_> {
 pub fn bench(options: &BenchOptions, on_progress: &(impl Fn(usize, usize) + Sync)) -> Result<BenchReport> {
     let mut subjects = Vec::new();
     for layer in &options.layers {
-        subjects.push(Subject::Layer(layer, "direct", layer.blob()?));
+        subjects.extend(layer.blobs()?.into_iter().map(Subject::Layer));
     }
     subjects.extend(options.models.iter().map(|(name, blob)| Subject::Model(name, blob)));
     let total = subjects.len() * options.machines.len();
@@ -152,9 +152,8 @@ pub fn bench(options: &BenchOptions, on_progress: &(impl Fn(usize, usize) + Sync
         let all = measure_all(&board, &subjects, &|done| on_progress(behind * subjects.len() + done, total))?;
         for (subject, counts) in subjects.iter().zip(&all) {
             match subject {
-                Subject::Layer(layer, algorithm, blob) => {
-                    let way = layer_report(layer, algorithm, blob, counts)?;
-                    add_layer(&mut report.layers, &board, layer, counts, way);
+                Subject::Layer(way) => {
+                    add_layer(&mut report.layers, &board, &way.layer, counts, algorithm_report(way, counts)?);
                 }
                 Subject::Model(name, blob) => report.steps.push(step_report(name, machine.core, blob, counts)?),
             }
@@ -186,14 +185,18 @@ fn measure_all(board: &Board, subjects: &[Subject], on_done: &(impl Fn(usize) + 
     results.into_values().collect()
 }
 
-fn layer_report(layer: &Layer, algorithm: &'static str, blob: &[u8], counts: &Counts) -> Result<AlgorithmReport> {
-    let inspected = inspected(blob)?;
+fn algorithm_report(way: &LayerBlob, counts: &Counts) -> Result<AlgorithmReport> {
+    let inspected = inspected(&way.blob)?;
     let index = inspected.ops.iter().position(|op| op.name == LAYER_NAME);
     let index = index.with_context(|| format!("the blob has no operator '{LAYER_NAME}'"))?;
     let (op, instructions) = (&inspected.ops[index], counts.ops[index]);
-    let instructions_per_mac = instructions as f64 / layer.macs() as f64;
-    let (scratch_bytes, constant_bytes) = (op.scratch_bytes, op.blob_bytes);
-    Ok(AlgorithmReport { algorithm, instructions, instructions_per_mac, scratch_bytes, constant_bytes })
+    Ok(AlgorithmReport {
+        algorithm: way.algorithm_name(),
+        instructions,
+        instructions_per_mac: instructions as f64 / way.layer.macs() as f64,
+        scratch_bytes: op.scratch_bytes,
+        constant_bytes: op.blob_bytes,
+    })
 }
 
 /// Adds a way to compute a layer to the layer's report, which shows the one with the fewest instructions.
