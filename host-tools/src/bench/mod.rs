@@ -5,6 +5,7 @@
 
 pub mod board;
 pub mod layers;
+pub mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

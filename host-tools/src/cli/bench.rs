@@ -1,14 +1,17 @@
 //! `picodream bench`: instruction counts on emulated cores, layer by layer and step by step.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::output::Output;
 use super::shipped::{self, ModelFiles};
+use crate::bench::snapshot::{self, Snapshot};
 use crate::bench::{BenchOptions, BenchReport, LAYERS, LayerReport, StepReport, bench};
 use crate::emulate::{MACHINES, Machine};
+use crate::files;
 
 /// Count instructions on emulated Cortex-M cores: single layers, and whole denoising steps.
 ///
@@ -41,6 +44,9 @@ pub struct BenchArgs {
     /// Measure the steps of this model only, the path of a blob or a shipped name; may be repeated; implies --steps.
     #[arg(long, value_name = "MODEL")]
     model: Vec<String>,
+    /// Measure what CI watches (every layer, and the steps of fashion-16, on every core) and write it to this table.
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["core", "layers", "steps", "shape", "model"])]
+    snapshot: Option<PathBuf>,
 }
 
 /// Runs the verb.
@@ -53,11 +59,19 @@ pub fn run(args: &BenchArgs, output: &Output) -> Result<()> {
     });
     bar.finish_and_clear();
     let report = report?;
+    if let Some(path) = &args.snapshot {
+        let mut table = serde_json::to_vec_pretty(&Snapshot::of(&report))?;
+        table.push(b'\n');
+        files::write_atomic(path, &table)?;
+    }
     tell(&report, output)?;
     output.object(&report)
 }
 
 fn options(args: &BenchArgs) -> Result<BenchOptions> {
+    if args.snapshot.is_some() {
+        return Ok(snapshot::options(ModelFiles::find(snapshot::MODEL)?.model()?.bytes().to_vec()));
+    }
     let machines = if args.core.is_empty() {
         MACHINES.iter().collect()
     } else {

@@ -1,0 +1,33 @@
+//! Cost: no layer and no step on any core retires over 2 % more instructions than `tests/snapshots/instructions.json` says.
+//!
+//! After a change that is meant to cost more (or that made something cheaper) write the table anew:
+//! `cargo run --release -- bench --snapshot tests/snapshots/instructions.json`, and look at its diff.
+//! Counts also depend on the compiler: the table was made with the toolchain that CI uses.
+
+use std::io::Write;
+use std::path::Path;
+
+use picodream_tools::bench::bench;
+use picodream_tools::bench::snapshot::{self, Snapshot};
+use picodream_tools::emulate::{MACHINES, check_ready};
+use picodream_tools::files;
+
+#[test]
+fn no_count_has_grown() {
+    if let Some(error) = MACHINES.iter().find_map(|machine| check_ready(machine).err()) {
+        assert!(std::env::var_os("PICODREAM_REQUIRE_EMULATOR").is_none(), "must not be skipped: {error}");
+        let _ = writeln!(std::io::stderr(), "skipped no_count_has_grown: {error}");
+        return;
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let then: Snapshot =
+        serde_json::from_slice(&files::read(&here.join("snapshots/instructions.json")).unwrap()).unwrap();
+    let blob = files::read(&here.join("../models").join(snapshot::MODEL).with_extension("pdm")).unwrap();
+    let now = Snapshot::of(&bench(&snapshot::options(blob), &|_, _| ()).unwrap());
+    let grown = then.regressions(&now);
+    assert!(
+        grown.is_empty(),
+        "{}\nif this is meant: cargo run --release -- bench --snapshot tests/snapshots/instructions.json",
+        grown.join("\n")
+    );
+}
