@@ -30,7 +30,7 @@ fn measure(board: &mut impl Board, model: &Model, arena: &mut [u8]) -> Result<()
     let unet = UNet::new(model).map_err(SetupError::Blob)?;
     for index in 0..unet.op_count() {
         let null_class = unet.header().num_classes;
-        let (instructions, ()) = counted(board, |_| unet.run_op(index, timestep.into(), null_class, arena));
+        let (instructions, ()) = counted(board, |_| unet.run_op(index, timestep, null_class, arena));
         board.send(&Record::Op { index: index.into(), instructions });
     }
     let stack_peak_bytes = board.stack_peak_bytes();
