@@ -3,10 +3,10 @@
 use picodream::{Config, Model, Pipeline, SetupError, UNet};
 use picodream_wire::Record;
 
-use crate::{Board, Outcome, announce, counted, refuse};
+use crate::{Board, Outcome, announce, counted, integer, refuse};
 
 /// Measures one denoising step of `model` inside `arena`: as a whole, then operator by operator on the same input (x_T of
-/// seed 1 at the last timestep, in the null class).
+/// seed 1 at the last timestep, in the null class), and of convolutions without a norm the integer part alone.
 pub fn bench(board: &mut impl Board, model: &Model, arena: &mut [u8]) -> Outcome {
     match measure(board, model, arena) {
         Ok(()) => Outcome::Done,
@@ -30,6 +30,7 @@ fn measure(board: &mut impl Board, model: &Model, arena: &mut [u8]) -> Result<()
     let unet = UNet::new(model).map_err(SetupError::Blob)?;
     for index in 0..unet.op_count() {
         let null_class = unet.header().num_classes;
+        integer::measure(board, &unet, index, arena);
         let (instructions, ()) = counted(board, |_| unet.run_op(index, timestep, null_class, arena));
         board.send(&Record::Op { index: index.into(), instructions });
     }

@@ -4,6 +4,7 @@
 #![no_std]
 
 mod bench;
+mod integer;
 mod text;
 
 use core::fmt::Display;

@@ -14,10 +14,11 @@ const PIXELS: u32 = 6;
 const OP: u32 = 7;
 const YARDSTICK: u32 = 8;
 const CHECKED: u32 = 9;
+const INTEGER: u32 = 10;
 
 /// One message of the firmware, in the order they come: Started, then per image its Steps, its Pixels in pieces and the
 /// Image that ends it, then Finished; or Refused as the last. A firmware that measures sends, between Started and Finished,
-/// a Yardstick, a Step and the Ops of a network call; one that checks its kernels sends Checked, or Refused.
+/// a Yardstick, a Step and the Ops of a network call (some with their Integer part before them); one that checks its kernels sends Checked, or Refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// The model was accepted and the first image begins.
@@ -48,6 +49,15 @@ pub enum Record<'a> {
         index: u32,
         /// Instructions that it took.
         instructions: u64,
+    },
+    /// The integer part of a convolution, by itself.
+    Integer {
+        /// Its place in the operator list.
+        index: u32,
+        /// Instructions of its row feed.
+        feed: u64,
+        /// Instructions of its products and sums.
+        products: u64,
     },
     /// The counter was held against a loop of known length.
     Yardstick {
@@ -95,6 +105,10 @@ impl Record<'_> {
             }
             Self::Step { instructions: n } => frame(STEP, [low(n), high(n), 0, 0, 0, 0], none, none, sink),
             Self::Op { index, instructions: n } => frame(OP, [low(n), high(n), index, 0, 0, 0], none, none, sink),
+            Self::Integer { index, feed, products } => {
+                let numbers = [low(feed), high(feed), low(products), high(products), index, 0];
+                frame(INTEGER, numbers, none, none, sink);
+            }
             Self::Yardstick { known, counted } => {
                 let numbers = [low(known), high(known), low(counted), high(counted), 0, 0];
                 frame(YARDSTICK, numbers, none, none, sink);
@@ -161,6 +175,7 @@ impl<'a> Records<'a> {
             }
             STEP => Record::Step { instructions: joined(a, b) },
             OP => Record::Op { index: c, instructions: joined(a, b) },
+            INTEGER => Record::Integer { index: e, feed: joined(a, b), products: joined(c, d) },
             YARDSTICK => Record::Yardstick { known: joined(a, b), counted: joined(c, d) },
             PIXELS => Record::Pixels(tail),
             IMAGE => Record::Image { seed: joined(a, b), class: class_of(d)?, crc32: c },
@@ -196,7 +211,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    const STORY: [Record; 9] = [
+    const STORY: [Record; 10] = [
         Record::Started {
             blob_crc32: 0xdead_beef,
             arena_bytes: 40_000,
@@ -208,6 +223,7 @@ mod tests {
         },
         Record::Step { instructions: 0x1_0000_0002 },
         Record::Op { index: 5, instructions: 0x3_0000_0004 },
+        Record::Integer { index: 6, feed: 0x9_0000_000a, products: 0xb_0000_000c },
         Record::Yardstick { known: 0x5_0000_0006, counted: 0x7_0000_0008 },
         Record::Pixels(&[1, 2, 3]),
         Record::Image { seed: u64::MAX, class: Some(2), crc32: 7 },
@@ -251,7 +267,7 @@ mod tests {
         let mut started = emitted(&STORY[..1]);
         started[24] = 200; // the backend's name longer than the tail
         assert_eq!(Records::new(&started).next(), Some(Err(WireError::BadValue(200))));
-        let mut refused = emitted(&STORY[7..8]);
+        let mut refused = emitted(&STORY[8..9]);
         refused[HEAD_BYTES] = 0xff;
         assert_eq!(Records::new(&refused).next(), Some(Err(WireError::BadText)));
     }

@@ -1,5 +1,6 @@
 //! One run of the measuring firmware: a blob in, the instructions of a step and of each operator out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -28,6 +29,8 @@ pub struct Counts {
     pub step: u64,
     /// Instructions of each operator of a network call.
     pub ops: Vec<u64>,
+    /// Instructions of the row feed, and of products and sums, of the operators that tell them.
+    pub integer: BTreeMap<usize, [u64; 2]>,
     /// Most bytes of stack in use.
     pub stack_peak_bytes: u32,
 }
@@ -83,6 +86,9 @@ fn read(report: &[u8], machine: &Machine) -> Result<Counts> {
                 ensure!(index as usize == counts.ops.len(), "operator {index} came after {}", counts.ops.len());
                 counts.ops.push(instructions);
             }
+            Record::Integer { index, feed, products } => {
+                counts.integer.insert(index as usize, [feed, products]);
+            }
             Record::Finished { stack_peak_bytes } => {
                 (counts.stack_peak_bytes, finished) = (stack_peak_bytes, true);
             }
@@ -136,10 +142,17 @@ mod tests {
 
     #[test]
     fn a_whole_report_is_read() {
-        let bytes = report(&[STARTED, YARDSTICK, STEP, op(0, 30), op(1, 50), FINISHED]);
+        let integer = Record::Integer { index: 1, feed: 12, products: 34 };
+        let bytes = report(&[STARTED, YARDSTICK, STEP, op(0, 30), integer, op(1, 50), FINISHED]);
         let counts = read(&bytes, Machine::named("m55").unwrap()).unwrap();
-        let want =
-            Counts { backend: "portable".into(), arena_bytes: 64, step: 90, ops: vec![30, 50], stack_peak_bytes: 7 };
+        let want = Counts {
+            backend: "portable".into(),
+            arena_bytes: 64,
+            step: 90,
+            ops: vec![30, 50],
+            integer: BTreeMap::from([(1, [12, 34])]),
+            stack_peak_bytes: 7,
+        };
         assert_eq!(counts, want);
     }
 

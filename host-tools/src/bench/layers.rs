@@ -73,8 +73,14 @@ impl Layer {
     /// Multiply-accumulates of the convolution as it is defined, whatever an algorithm saves: output pixels · k² · cin · cout.
     #[must_use]
     pub fn macs(&self) -> u64 {
+        self.outputs() * (self.kernel * self.kernel * self.cin) as u64
+    }
+
+    /// Elements of the output.
+    #[must_use]
+    pub fn outputs(&self) -> u64 {
         let side = (self.size << usize::from(self.upsample)).div_ceil(self.stride);
-        (side * side * self.kernel * self.kernel * self.cin * self.cout) as u64
+        (side * side * self.cout) as u64
     }
 
     /// The network around the layer with each algorithm that the layer can have, the one of fewest products last.

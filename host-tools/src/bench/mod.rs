@@ -34,6 +34,9 @@ pub struct LayerReport {
     pub backend: String,
     /// Of the algorithm with the fewest instructions: everything the layer does, per multiply-accumulate of its definition.
     pub instructions_per_mac: f64,
+    /// Of that algorithm: row feed, products and sums alone, without the float epilogue of an output; none for a layer with
+    /// a norm.
+    pub integer_instructions_per_mac: Option<f64>,
     /// Working memory of that algorithm.
     pub scratch_bytes: u32,
     /// Name of that algorithm.
@@ -53,6 +56,12 @@ pub struct AlgorithmReport {
     pub instructions: u64,
     /// The same per multiply-accumulate.
     pub instructions_per_mac: f64,
+    /// The integer part per multiply-accumulate: row feed, products and sums.
+    pub integer_instructions_per_mac: Option<f64>,
+    /// Of which the row feed.
+    pub feed_instructions_per_mac: Option<f64>,
+    /// What is left, per output: scale, bias, f16, and the loops around.
+    pub epilogue_instructions_per_output: Option<f64>,
     /// Working memory in the arena.
     pub scratch_bytes: u32,
     /// Constants of the layer in the blob.
@@ -190,11 +199,16 @@ fn algorithm_report(way: &LayerBlob, counts: &Counts) -> Result<AlgorithmReport>
     let inspected = inspected(&way.blob)?;
     let index = inspected.ops.iter().position(|op| op.name == LAYER_NAME);
     let index = index.with_context(|| format!("the blob has no operator '{LAYER_NAME}'"))?;
-    let (op, instructions) = (&inspected.ops[index], counts.ops[index]);
+    let (op, instructions, integer) = (&inspected.ops[index], counts.ops[index], counts.integer.get(&index));
+    let per_mac = |instructions: u64| instructions as f64 / way.layer.macs() as f64;
     Ok(AlgorithmReport {
         algorithm: way.algorithm_name(),
         instructions,
-        instructions_per_mac: instructions as f64 / way.layer.macs() as f64,
+        instructions_per_mac: per_mac(instructions),
+        integer_instructions_per_mac: integer.map(|[feed, products]| per_mac(feed + products)),
+        feed_instructions_per_mac: integer.map(|[feed, _]| per_mac(*feed)),
+        epilogue_instructions_per_output: integer
+            .map(|[feed, products]| instructions.saturating_sub(feed + products) as f64 / way.layer.outputs() as f64),
         scratch_bytes: op.scratch_bytes,
         constant_bytes: op.blob_bytes,
     })
@@ -210,6 +224,7 @@ fn add_layer(layers: &mut Vec<LayerReport>, board: &Board, layer: &Layer, counts
             core,
             backend: counts.backend.clone(),
             instructions_per_mac: f64::INFINITY,
+            integer_instructions_per_mac: None,
             scratch_bytes: 0,
             algorithm: report.algorithm,
             macs: layer.macs(),
@@ -220,6 +235,7 @@ fn add_layer(layers: &mut Vec<LayerReport>, board: &Board, layer: &Layer, counts
     let best = &mut layers[index];
     if report.instructions_per_mac < best.instructions_per_mac {
         best.instructions_per_mac = report.instructions_per_mac;
+        best.integer_instructions_per_mac = report.integer_instructions_per_mac;
         (best.scratch_bytes, best.algorithm) = (report.scratch_bytes, report.algorithm);
     }
     best.algorithms.push(report);

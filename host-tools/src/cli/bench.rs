@@ -120,18 +120,24 @@ fn tell_layers(layers: &[LayerReport], output: &Output) -> Result<()> {
     cores.dedup();
     let head: String = cores.iter().map(|core| format!("{core:>9}")).collect();
     output.line(format_args!("{:<30} {:<9}{head} {:>9} {:>10}", "instructions per MAC", "", "scratch", "constants"))?;
-    let first = layers.iter().filter(|layer| layer.core == cores[0]);
-    for layer in first {
+    for layer in layers.iter().filter(|layer| layer.core == cores[0]) {
         for (index, way) in layer.algorithms.iter().enumerate() {
-            let of_shape = layers.iter().filter(|other| other.shape == layer.shape);
-            let counts: String =
-                of_shape.map(|other| format!("{:>9.3}", other.algorithms[index].instructions_per_mac)).collect();
+            let ways =
+                || layers.iter().filter(|other| other.shape == layer.shape).map(|other| &other.algorithms[index]);
+            let whole: String = ways().map(|way| format!("{:>9.3}", way.instructions_per_mac)).collect();
             output.line(format_args!(
-                "{:<30} {:<9}{counts} {:>7} B {:>8} B",
+                "{:<30} {:<9}{whole} {:>7} B {:>8} B",
                 layer.shape, way.algorithm, way.scratch_bytes, way.constant_bytes
             ))?;
+            if way.integer_instructions_per_mac.is_some() {
+                let part = |count: Option<f64>| count.map_or_else(String::new, |count| format!("{count:.3}"));
+                let integer: String =
+                    ways().map(|way| format!("{:>9}", part(way.integer_instructions_per_mac))).collect();
+                output.line(format_args!("{:<30} {:<9}{integer}", "", "  integer"))?;
+            }
         }
     }
+    output.line("integer: row feed, products and sums alone; the rest turns sums into f16 outputs")?;
     output.line("")
 }
 

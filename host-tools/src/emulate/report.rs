@@ -68,7 +68,7 @@ impl Report {
                 self.instructions += instructions;
             }
             // What a firmware that measures says; `bench` reads it.
-            Record::Op { .. } | Record::Yardstick { .. } | Record::Checked { .. } => {}
+            Record::Op { .. } | Record::Integer { .. } | Record::Yardstick { .. } | Record::Checked { .. } => {}
             Record::Pixels(piece) => pixels.extend_from_slice(piece),
             Record::Image { seed, class, crc32 } => {
                 let pixels = std::mem::take(pixels);
