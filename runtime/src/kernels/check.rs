@@ -1,8 +1,12 @@
 //! Holds a back end to the definition of convolution, over random shapes, tails and extreme values; for tests.
 
-use super::{Geometry, Taps};
+use super::{Feed, FeedTarget, Finish, Geometry, Residual, RowSource, Taps, portable};
 use crate::blob::{BLOCK_PIXELS, PlainWeights, direct_bytes, phases_bytes, winograd_bytes};
+use crate::f16 as convert;
+use crate::quant::Quantiser;
 use crate::rng::NoiseStream;
+use crate::tensor::{Elements, ElementsMut};
+use half::f16;
 use std::vec;
 use std::vec::Vec;
 
@@ -14,6 +18,9 @@ pub(super) struct Kernels {
     pub(super) winograd_input: fn([&[i16]; 4], &Geometry, usize, &mut [i16]),
     pub(super) winograd_products: fn(&[i16], usize, &[u8], &mut [i32], &mut [i32]),
 }
+
+/// A loop for a whole row: packed direct weights, and what [`super::direct_row`] takes.
+pub(super) type RowLoop = fn(&[u8], &Taps<'_>, &Finish<'_>, Residual<'_>, ElementsMut<'_>, &mut [f32]) -> bool;
 
 /// One layer: an image with a border of zeros, and weights.
 pub(super) struct Case {
@@ -121,6 +128,47 @@ impl Case {
         }
     }
 
+    /// Holds a loop for whole rows to the definition: without and with a residual, into halves and into floats.
+    pub(super) fn check_row(&self, run: RowLoop) {
+        let geometry = self.geometry(self.width);
+        let mut packed = vec![0; direct_bytes(self.kernel as u32, self.cin as u32, self.cout as u32) as usize];
+        self.plain().pack_direct(&mut packed);
+        let present: Vec<Option<usize>> =
+            (0..self.kernel).map(|row| (Some(row) != self.absent).then_some(row)).collect();
+        let fed: Vec<Vec<i16>> = (0..3).map(|row| self.row(row, &geometry)).collect();
+        let rows = core::array::from_fn(|k| present.get(k).copied().flatten().map(|row| &fed[row][..]));
+        let taps = Taps { rows, geometry };
+        let len = self.width * self.cout;
+        let mut stream = NoiseStream::new(13, len as u64);
+        let mut draw = |n: usize, scale: f32| (0..n).map(|_| scale * stream.next_gaussian()).collect::<Vec<f32>>();
+        let (scale, bias, before) = (draw(self.cout, 1e-3), draw(self.cout, 1.0), draw(2 * self.cout, 1.0));
+        let residual: Vec<f16> = draw(len, 3.0).into_iter().map(convert::from_f32).collect();
+        let bytes: Vec<[u8; 4]> = scale.iter().map(|x| x.to_le_bytes()).collect();
+        let block = Finish { acc: &[], pixels: self.width, scale: &bytes, bias: &bias, pitch: self.cout };
+        let value = |p: usize, o: usize| self.expected(&present, p, o, false) as f32 * scale[o] + bias[o];
+
+        let mut floats = vec![0.0; len];
+        assert!(run(&packed, &taps, &block, Residual::None, ElementsMut::F32(&mut floats), &mut []));
+        for (p, o) in (0..self.width).flat_map(|p| (0..self.cout).map(move |o| (p, o))) {
+            assert_eq!(floats[p * self.cout + o].to_bits(), value(p, o).to_bits(), "output {o} of pixel {p}");
+        }
+        for kind in 0..3 {
+            let mut out = if kind == 2 { residual.clone() } else { vec![f16::ZERO; len] };
+            let (mut sums, mut want_sums) = (before.clone(), before.clone());
+            let from = [Residual::None, Residual::Elsewhere(&residual), Residual::InPlace][kind];
+            assert!(run(&packed, &taps, &block, from, ElementsMut::F16(&mut out), &mut sums));
+            for (p, o) in (0..self.width).flat_map(|p| (0..self.cout).map(move |o| (p, o))) {
+                let at = p * self.cout + o;
+                let value = if kind == 0 { value(p, o) } else { value(p, o) + convert::to_f32(residual[at]) };
+                let want = convert::from_f32(value);
+                assert_eq!(out[at].to_bits(), want.to_bits(), "output {o} of pixel {p}, residual {kind}");
+                want_sums[2 * o] += convert::to_f32(want);
+                want_sums[2 * o + 1] += convert::to_f32(want) * convert::to_f32(want);
+            }
+            assert_eq!(sums, want_sums, "sums, residual {kind}");
+        }
+    }
+
     fn check_winograd(&self, kernels: &Kernels) {
         let geometry = self.geometry(self.width);
         let mut packed = vec![0; winograd_bytes(self.cin as u32, self.cout as u32) as usize];
@@ -165,6 +213,50 @@ impl Case {
                     let want = self.expected(&doubled, 2 * x + p, o, true);
                     assert_eq!(i64::from(acc[o * BLOCK_PIXELS + p]), want, "phases, pixel {}", 2 * x + p);
                 }
+            }
+        }
+    }
+}
+
+/// A loop that feeds a row of any storage.
+pub(super) type FeedLoop = fn(&RowSource<'_>, &Feed<'_>, &mut FeedTarget<'_>) -> bool;
+
+/// Holds a loop that feeds rows to [`portable::feed_with`], for rows of every order and storage, with tails, and with
+/// infinities, NaN and what leaves the limits; a source that begins inside a pair of channels may be declined.
+pub(super) fn check_feed(run: FeedLoop) {
+    for index in 0..300u64 {
+        let mut stream = NoiseStream::new(17, index);
+        let mut below = |n: u32| stream.below(n) as usize;
+        let (channels, width, channel) = (1 + below(35), 1 + below(19), below(6));
+        let (kernel, stride, doubled) = [(1, 1, false), (3, 2, false), (3, 1, true), (3, 1, false)][below(4)];
+        let columns = (width << usize::from(doubled)).next_multiple_of(BLOCK_PIXELS) * stride + kernel - 1;
+        let geometry = Geometry { kernel, stride, pairs: (channel + channels).div_ceil(2), columns };
+        let size = [1.0f32, 30.0, 3000.0][below(3)];
+        let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 65504.0, -65504.0, 0.0, -0.0, 1e-7];
+        let first = below(3) * channels;
+        let mut value = || match stream.below(16) {
+            0 => special[stream.below(8) as usize],
+            _ => size * stream.next_gaussian(),
+        };
+        let halves: Vec<f16> = (0..first + width * channels).map(|_| convert::from_f32(value())).collect();
+        let bytes: Vec<i8> = halves.iter().map(|half| half.to_bits() as i8).collect();
+        let scales: Vec<f32> = (0..channels).map(|_| stream.next_gaussian()).collect();
+        let affine: Vec<f32> = (0..2 * channels).map(|_| 300.0 * stream.next_gaussian()).collect();
+        let affine = if index % 5 == 0 { &[] } else { &affine[..] };
+        let qmax = [127, 2047][stream.below(2) as usize];
+        let quantiser =
+            Quantiser::new(index.is_multiple_of(2), [0.0625, 3.5, 511.9375][stream.below(3) as usize], qmax);
+        let feed = Feed { values: &[], channels, affine, quantiser };
+        for elements in [Elements::F16(&halves), Elements::I8(&bytes, &scales)] {
+            let mut row = vec![0; geometry.len()];
+            let mut want = row.clone();
+            let target = |row| FeedTarget { row, geometry, column: kernel / 2, channel };
+            let load = |at: usize, out: &mut [f32]| elements.load(first + at, out);
+            portable::feed_with(load, &feed, width, doubled, &mut target(&mut want));
+            if run(&RowSource { elements, first, width, doubled }, &feed, &mut target(&mut row)) {
+                assert_eq!(row, want, "case {index}");
+            } else {
+                assert!(channel % 2 == 1, "case {index} is declined");
             }
         }
     }

@@ -10,15 +10,24 @@ pub mod portable;
 #[cfg_attr(picodream_backend = "dsp", path = "dsp.rs")]
 #[cfg_attr(picodream_backend = "helium", path = "helium.rs")]
 #[cfg_attr(picodream_backend = "plain", path = "plain.rs")]
-#[cfg_attr(picodream_backend = "host", path = "host.rs")]
+#[cfg_attr(picodream_backend = "host", path = "host/mod.rs")]
 mod backend;
 
 pub use backend::{BACKEND, BLOB_ALIGN, direct, feed, finish, phase, winograd_input, winograd_products};
 pub use geometry::Geometry;
 
+// Larger loops, which computers have; each says `false` when it leaves the work to the smaller ones.
+#[cfg(not(picodream_backend = "host"))]
+mod declined;
+#[cfg(picodream_backend = "host")]
+pub(crate) use backend::{Prepared, direct_row, feed_row, mix, prepare};
+#[cfg(not(picodream_backend = "host"))]
+pub(crate) use declined::{Prepared, direct_row, feed_row, mix, prepare};
+
 use half::f16;
 
 use crate::quant::Quantiser;
+use crate::tensor::Elements;
 
 /// Quantised input rows under one output row of a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -79,4 +88,35 @@ pub enum Residual<'a> {
     Elsewhere(&'a [f16]),
     /// What the output's memory holds.
     InPlace,
+}
+
+/// One row of one source, of any storage.
+#[derive(Clone, Copy)]
+pub(crate) struct RowSource<'a> {
+    pub(crate) elements: Elements<'a>,
+    /// Index of the row's first element.
+    pub(crate) first: usize,
+    /// Pixels.
+    pub(crate) width: usize,
+    /// Whether every pixel is written twice, side by side.
+    pub(crate) doubled: bool,
+}
+
+/// A few queries of self-attention on their way to what they mix from the values.
+#[derive(Debug)]
+pub(crate) struct Mix<'a> {
+    /// f32 \[pixels\]\[channels\]: queries, and in their place, head by head, the mixed values.
+    pub(crate) query: &'a mut [f32],
+    /// Scratch for scores, f32 \[tokens\]\[[`QUERY_PIXELS`](crate::blob::QUERY_PIXELS)\].
+    pub(crate) scores: &'a mut [f32],
+    /// \[tokens\]\[key channels, value channels\].
+    pub(crate) kv: &'a [f16],
+    /// Heads; they divide the channels.
+    pub(crate) heads: usize,
+    /// Channels of all heads.
+    pub(crate) channels: usize,
+    /// Pixels that are attended to.
+    pub(crate) tokens: usize,
+    /// Queries, at most [`QUERY_PIXELS`](crate::blob::QUERY_PIXELS).
+    pub(crate) pixels: usize,
 }

@@ -8,7 +8,7 @@ use super::finish::{Block, Output, dequantise};
 use super::norm::{Statistics, affine};
 use super::{Context, Source};
 use crate::blob::{AttentionOp, AttentionScratch, BLOCK_PIXELS, QUERY_PIXELS, TensorRecord};
-use crate::kernels::{self, Geometry, Taps};
+use crate::kernels::{self, Geometry, Mix, Taps};
 use crate::math;
 use crate::quant::Quantiser;
 use crate::tensor::{CHUNK, Elements, ElementsMut, Floats, f32s, f32s_mut, i16s_mut, split};
@@ -105,6 +105,12 @@ impl<'s> Work<'s> {
 /// query = softmax(query·kᵀ)·v, head by head, everything in f32; sums of scores as in [`math::dot`], the others in index
 /// order. Keys and values are converted [`CHUNK`] elements at a time, for all `pixels` queries together.
 fn mix(work: &mut Work<'_>, kv: Elements<'_>, heads: usize, (channels, tokens): (usize, usize), pixels: usize) {
+    if let Elements::F16(kv) = kv {
+        let (query, scores) = (&mut *work.query, &mut *work.scores);
+        if kernels::mix(&mut Mix { query, scores, kv, heads, channels, tokens, pixels }) {
+            return;
+        }
+    }
     let dim = channels / heads;
     for head in 0..heads {
         let first = head * dim;
@@ -162,4 +168,37 @@ fn scores_of(
         }
     }
     scores
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::f16 as convert;
+    use crate::rng::NoiseStream;
+    use std::vec::Vec;
+
+    #[test]
+    fn the_back_end_mixes_bit_for_bit_as_the_plain_loop() {
+        let mut stream = NoiseStream::new(5, 0);
+        for (heads, dim, tokens) in
+            [(1, 8, 1), (2, 16, 9), (1, 32, 64), (4, 8, 16), (3, 24, 13), (2, 5, 7), (1, 40, 25)]
+        {
+            let channels = heads * dim;
+            let kv: Vec<half::f16> =
+                (0..tokens * 2 * channels).map(|_| convert::from_f32(2.0 * stream.next_gaussian())).collect();
+            // The back ends leave f32 to the plain loop.
+            let exact: Vec<f32> = kv.iter().map(|half| convert::to_f32(*half)).collect();
+            for pixels in 1..=QUERY_PIXELS {
+                let mut query: Vec<f32> = (0..pixels * channels).map(|_| stream.next_gaussian()).collect();
+                let mut want = query.clone();
+                let mut row = [];
+                for (query, kv) in [(&mut query, Elements::F16(&kv)), (&mut want, Elements::F32(&exact))] {
+                    let mut scores = std::vec![0.0; tokens * QUERY_PIXELS];
+                    let mut work = Work { query, scores: &mut scores, row: &mut row };
+                    mix(&mut work, kv, heads, (channels, tokens), pixels);
+                }
+                assert_eq!(query, want, "{heads} heads of {dim}, {tokens} tokens, {pixels} queries");
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::finish::{Block, Output};
 use super::norm::{Statistics, affine};
 use super::{Context, Source};
 use crate::blob::{Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Region, TensorRecord};
-use crate::kernels::{self, Taps};
+use crate::kernels::{self, Prepared, Taps};
 use crate::math;
 use crate::quant::Quantiser;
 use crate::tensor::{Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
@@ -162,6 +162,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn direct(&mut self, op: &ConvOp) {
+        let mut prepared = Prepared::new();
+        kernels::prepare(self.weight, self.cout, &mut prepared);
         let (kernel, stride, shift) = (usize::from(op.kernel), usize::from(op.stride), u32::from(op.upsample));
         for y in 0..self.height {
             let mut slots = [None; 3];
@@ -171,17 +173,13 @@ impl Work<'_> {
             }
             let rows = slots.map(|slot| slot.map(|slot| self.feed.row(slot)));
             let taps = Taps { rows, geometry: self.feed.geometry() };
-            for x in (0..self.width).step_by(BLOCK_PIXELS) {
+            let row =
+                Block { acc: &[], pixel: y * self.width, pixels: self.width, channel: 0, channels: self.cout, row: 0 };
+            let done = self.output.direct_row(&prepared, &taps, &row);
+            for x in (0..self.width).step_by(BLOCK_PIXELS).take_while(|_| !done) {
                 let pixels = BLOCK_PIXELS.min(self.width - x);
                 kernels::direct(&taps, self.weight, x, pixels, self.acc);
-                self.output.finish(&Block {
-                    acc: self.acc,
-                    pixel: y * self.width + x,
-                    pixels,
-                    channel: 0,
-                    channels: self.cout,
-                    row: 0,
-                });
+                self.output.finish(&Block { acc: self.acc, pixel: row.pixel + x, pixels, ..row });
             }
             self.output.end_rows(1);
         }

@@ -2,7 +2,7 @@
 
 use super::Source;
 use crate::blob::{BLOCK_PIXELS, ConvOp};
-use crate::kernels::{self, Feed, FeedTarget, Geometry, portable};
+use crate::kernels::{self, Feed, FeedTarget, Geometry, RowSource, portable};
 use crate::quant::Quantiser;
 use crate::tensor::Elements;
 
@@ -124,7 +124,8 @@ fn feed_row(
         _ => &[],
     };
     let feed = Feed { values, channels, affine, quantiser: source.quantiser };
-    if values.is_empty() || !kernels::feed(&feed, &mut target) {
+    let source = RowSource { elements, first, width, doubled };
+    if !kernels::feed_row(&source, &feed, &mut target) && (values.is_empty() || !kernels::feed(&feed, &mut target)) {
         let load = |at: usize, out: &mut [f32]| elements.load(first + at, out);
         portable::feed_with(load, &feed, width, doubled, &mut target);
     }

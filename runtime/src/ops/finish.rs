@@ -3,7 +3,7 @@
 use super::Source;
 use super::norm::Statistics;
 use crate::blob::BLOCK_PIXELS;
-use crate::kernels::{self, Finish, Residual, portable};
+use crate::kernels::{self, Finish, Prepared, Residual, Taps, portable};
 use crate::tensor::{CHUNK, Elements, ElementsMut, Floats};
 
 /// The output of an operator as it is being written.
@@ -36,17 +36,8 @@ pub(super) struct Block<'a> {
 impl Output<'_> {
     /// (sum · scale + bias) + residual, stored.
     pub(super) fn finish(&mut self, block: &Block<'_>) {
-        let cout = self.scale.len();
-        let first = block.pixel * cout + block.channel;
-        let channels = block.channel..block.channel + block.channels;
-        let finish = Finish {
-            acc: block.acc,
-            pixels: block.pixels,
-            scale: &self.scale[channels.clone()],
-            bias: &self.bias[channels.clone()],
-            pitch: cout,
-        };
-        let sums = self.statistics.row_mut(block.row, channels);
+        let (finish, first) = self.parts(block);
+        let sums = self.statistics.row_mut(block.row, block.channel..block.channel + block.channels);
         if !fast(&finish, self.residual, &mut self.out, first, sums) {
             let (residual, out) = (self.residual, &mut self.out);
             let put = |at: usize, values: &mut [f32]| {
@@ -55,6 +46,36 @@ impl Output<'_> {
             };
             portable::finish_with(&finish, put, sums);
         }
+    }
+
+    /// A whole output row of a direct convolution at once; `false` when the back end has no loop for it.
+    pub(super) fn direct_row(&mut self, prepared: &Prepared, taps: &Taps<'_>, block: &Block<'_>) -> bool {
+        let (finish, first) = self.parts(block);
+        let sums = self.statistics.row_mut(block.row, block.channel..block.channel + block.channels);
+        let Some(residual) = halves(self.residual, first) else { return false };
+        let out = match &mut self.out {
+            ElementsMut::F16(out) => ElementsMut::F16(&mut out[first..]),
+            ElementsMut::F32(out) if matches!(residual, Residual::None) => ElementsMut::F32(&mut out[first..]),
+            ElementsMut::F32(_) => return false,
+        };
+        kernels::direct_row(prepared, taps, &finish, residual, out, sums)
+    }
+
+    /// A block as the loops take it, and where in the output it begins.
+    fn parts<'s>(&self, block: &Block<'s>) -> (Finish<'s>, usize)
+    where
+        Self: 's,
+    {
+        let cout = self.scale.len();
+        let channels = block.channel..block.channel + block.channels;
+        let finish = Finish {
+            acc: block.acc,
+            pixels: block.pixels,
+            scale: &self.scale[channels.clone()],
+            bias: &self.bias[channels],
+            pitch: cout,
+        };
+        (finish, block.pixel * cout + block.channel)
     }
 
     /// Adds the sums of the `rows` rows at once to the totals, in order, and begins new ones.
@@ -72,13 +93,18 @@ fn fast(
     sums: &mut [f32],
 ) -> bool {
     let ElementsMut::F16(out) = out else { return false };
-    let residual = match residual {
-        None => Residual::None,
-        Some(Source::Own(Elements::F16(values))) => Residual::Elsewhere(&values[first..]),
-        Some(Source::Own(_)) => return false,
-        Some(Source::Output) => Residual::InPlace,
-    };
+    let Some(residual) = halves(residual, first) else { return false };
     kernels::finish(finish, residual, &mut out[first..], sums)
+}
+
+/// A residual of halves, or none at all; `None` for one of another storage.
+fn halves(residual: Option<Source<'_>>, first: usize) -> Option<Residual<'_>> {
+    match residual {
+        None => Some(Residual::None),
+        Some(Source::Own(Elements::F16(values))) => Some(Residual::Elsewhere(&values[first..])),
+        Some(Source::Own(_)) => None,
+        Some(Source::Output) => Some(Residual::InPlace),
+    }
 }
 
 fn add_residual(residual: Option<Source<'_>>, out: Elements<'_>, index: usize, values: &mut [f32]) {

@@ -1,0 +1,38 @@
+//! What only computers have loops for: on a microcontroller every one is declined, and the smaller loops do the work.
+
+use super::{Feed, FeedTarget, Finish, Mix, Residual, RowSource, Taps};
+use crate::tensor::ElementsMut;
+
+/// Direct weights in an order of the back end's own: there is none.
+pub(crate) struct Prepared;
+
+impl Prepared {
+    pub(crate) const fn new() -> Self {
+        Self
+    }
+}
+
+/// Brings direct weights of `cout` channels into the order of [`direct_row`].
+pub(crate) fn prepare(_weight: &[u8], _cout: usize, _prepared: &mut Prepared) {}
+
+/// A whole output row: the sums of [`super::direct`], stored as by [`super::finish`]; `block.acc` is not used.
+pub(crate) fn direct_row(
+    _prepared: &Prepared,
+    _taps: &Taps<'_>,
+    _block: &Finish<'_>,
+    _residual: Residual<'_>,
+    _out: ElementsMut<'_>,
+    _sums: &mut [f32],
+) -> bool {
+    false
+}
+
+/// Quantises a row of any storage.
+pub(crate) fn feed_row(_source: &RowSource<'_>, _feed: &Feed<'_>, _target: &mut FeedTarget<'_>) -> bool {
+    false
+}
+
+/// Attention from queries to mixed values.
+pub(crate) fn mix(_mix: &mut Mix<'_>) -> bool {
+    false
+}

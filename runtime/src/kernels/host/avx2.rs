@@ -1,0 +1,147 @@
+//! Eight output channels in an AVX2 register, halves converted by F16C.
+//!
+//! Every function here is inlined into one with the `target_feature`s `avx2` and `f16c`, which `detect` has found: that is why
+//! the instructions exist. The conversions agree with [`crate::f16`] on every value (tests of the module above).
+
+use core::arch::x86_64::*;
+
+use half::f16;
+
+use super::lanes::Lanes;
+use super::prepare::Block;
+
+/// Eight lanes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Avx2(__m256i);
+
+impl Lanes for Avx2 {
+    const WIDTH: usize = 8;
+    type Floats = __m256;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: AVX exists (see the head of the file).
+        Self(unsafe { _mm256_setzero_si256() })
+    }
+
+    #[inline(always)]
+    fn load(words: &[u32]) -> Self {
+        let words = &words[..8];
+        // SAFETY: AVX exists; eight words are there, and the load asks for no alignment.
+        Self(unsafe { _mm256_loadu_si256(words.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn add_products(self, weight: Self, word: u32) -> Self {
+        // SAFETY: AVX2 exists.
+        Self(unsafe { _mm256_add_epi32(self.0, _mm256_madd_epi16(weight.0, _mm256_set1_epi32(word as i32))) })
+    }
+
+    #[inline(always)]
+    fn wrap_odd(self) -> Self {
+        // SAFETY: AVX2 exists.
+        Self(unsafe {
+            let shift = _mm256_setr_epi32(0, 8, 0, 8, 0, 8, 0, 8);
+            _mm256_srav_epi32(_mm256_sllv_epi32(self.0, shift), shift)
+        })
+    }
+
+    #[inline(always)]
+    fn to_floats(self) -> __m256 {
+        // SAFETY: AVX exists.
+        unsafe { _mm256_cvtepi32_ps(self.0) }
+    }
+
+    #[inline(always)]
+    fn load_floats(values: &[f32]) -> __m256 {
+        let values = &values[..8];
+        // SAFETY: AVX exists; eight values are there, and the load asks for no alignment.
+        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store_floats(values: __m256, out: &mut [f32]) {
+        let out = &mut out[..8];
+        // SAFETY: AVX exists; there is room for eight values, and the store asks for no alignment.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), values) }
+    }
+
+    #[inline(always)]
+    fn load_halves(values: &[f16]) -> __m256 {
+        let values = &values[..8];
+        // SAFETY: F16C exists; eight halves are there, and the load asks for no alignment.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn store_halves(values: __m256, out: &mut [f16]) -> __m256 {
+        let out = &mut out[..8];
+        // SAFETY: F16C exists; there is room for eight halves, and the store asks for no alignment.
+        unsafe {
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values);
+            _mm_storeu_si128(out.as_mut_ptr().cast(), halves);
+            _mm256_cvtph_ps(halves)
+        }
+    }
+
+    #[inline(always)]
+    fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX exists.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX exists.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+}
+
+/// As [`super::prepare::plain_block`]: a transposition of eight by eight words, each split into two.
+#[inline(always)]
+pub(super) fn block(words: &[[u8; 4]], taps: usize) -> Block {
+    let mut block = [[0; 16]; 8];
+    // SAFETY: AVX2 exists; eight words are there for each load, sixteen for each two stores, and none asks for an alignment.
+    unsafe {
+        let rows: [__m256i; 8] =
+            core::array::from_fn(|pair| _mm256_loadu_si256(words[pair * taps..][..8].as_ptr().cast()));
+        for (words, lanes) in transpose(rows).into_iter().zip(&mut block) {
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words));
+            let odd = _mm256_srai_epi16::<8>(_mm256_sub_epi16(words, even));
+            // Channels 0–3, 8–11 and 4–7, 12–15.
+            let (low, high) = (_mm256_unpacklo_epi32(even, odd), _mm256_unpackhi_epi32(even, odd));
+            let [first, second] = [lanes[..8].as_mut_ptr(), lanes[8..].as_mut_ptr()];
+            _mm256_storeu_si256(first.cast(), _mm256_permute2x128_si256::<0x20>(low, high));
+            _mm256_storeu_si256(second.cast(), _mm256_permute2x128_si256::<0x31>(low, high));
+        }
+    }
+    block
+}
+
+/// Transposes words.
+#[inline(always)]
+pub(super) fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
+    // SAFETY: AVX2 exists.
+    unsafe {
+        let mut pairs = rows;
+        for i in 0..4 {
+            pairs[2 * i] = _mm256_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm256_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        }
+        // Columns c and c + 4 of rows 0–3 in `fours[c]`, of rows 4–7 in `fours[c + 4]`.
+        let mut fours = pairs;
+        for half in 0..2 {
+            let [a, b, c, d] = [pairs[4 * half], pairs[4 * half + 1], pairs[4 * half + 2], pairs[4 * half + 3]];
+            fours[4 * half] = _mm256_unpacklo_epi64(a, c);
+            fours[4 * half + 1] = _mm256_unpackhi_epi64(a, c);
+            fours[4 * half + 2] = _mm256_unpacklo_epi64(b, d);
+            fours[4 * half + 3] = _mm256_unpackhi_epi64(b, d);
+        }
+        let mut columns = fours;
+        for c in 0..4 {
+            columns[c] = _mm256_permute2x128_si256::<0x20>(fours[c], fours[c + 4]);
+            columns[c + 4] = _mm256_permute2x128_si256::<0x31>(fours[c], fours[c + 4]);
+        }
+        columns
+    }
+}

@@ -1,0 +1,264 @@
+//! Quantises a row with AVX2 and F16C: eight channels of eight pixels at a time, and their transposition into words.
+//!
+//! The same arithmetic as [`Quantiser::quantise`], operation by operation; limits are put before the conversion to integers,
+//! where the instruction, unlike `as`, does not saturate.
+
+use core::arch::x86_64::*;
+
+use half::f16;
+
+use crate::blob::BLOCK_PIXELS;
+use crate::kernels::{Feed, FeedTarget, RowSource};
+use crate::quant::{Quantiser, SILU_TABLE};
+use crate::tensor::Elements;
+
+/// Channels of a vector.
+const CHANNELS: usize = 8;
+
+/// Quantises the row; `false` for f32, and where the source begins inside a pair of channels.
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn feed(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
+    let end = source.first + source.width * feed.channels;
+    match source.elements {
+        _ if target.channel % 2 == 1 => return false,
+        Elements::F16(values) => {
+            let values = &values[source.first..end];
+            by_rule(source, feed, target, |at, _, count| load_halves(&values[at..], count));
+        }
+        Elements::I8(values, scales) => {
+            let values = &values[source.first..end];
+            by_rule(source, feed, target, |at, channel, count| load_bytes(&values[at..], &scales[channel..], count));
+        }
+        Elements::F32(_) => return false,
+    }
+    true
+}
+
+/// `load` gives up to eight neighbouring channels: from an index of the row on, whose channel it is, and how many.
+#[inline(always)]
+fn by_rule(
+    source: &RowSource<'_>,
+    feed: &Feed<'_>,
+    target: &mut FeedTarget<'_>,
+    load: impl Fn(usize, usize, usize) -> __m256,
+) {
+    match feed.quantiser {
+        Quantiser::Plain { scale, qmax } => {
+            let rule = Plain::new(scale, qmax);
+            feed_all(source, feed, target, load, |x| rule.quantise(x));
+        }
+        Quantiser::Silu { multiplier, qmax } => {
+            let rule = Silu::new(multiplier, qmax);
+            feed_all(source, feed, target, load, |x| rule.quantise(x));
+        }
+    }
+}
+
+#[inline(always)]
+fn feed_all(
+    source: &RowSource<'_>,
+    feed: &Feed<'_>,
+    target: &mut FeedTarget<'_>,
+    load: impl Fn(usize, usize, usize) -> __m256,
+    quantise: impl Fn(__m256) -> __m256i,
+) {
+    for first in (0..feed.channels).step_by(CHANNELS) {
+        let count = CHANNELS.min(feed.channels - first);
+        let affine = feed.affine.get(2 * first..2 * (first + count)).map(factors);
+        for x in (0..source.width).step_by(BLOCK_PIXELS) {
+            let pixels = BLOCK_PIXELS.min(source.width - x);
+            // SAFETY: AVX2 exists: this is inlined into `feed`.
+            let mut quantised = [unsafe { _mm256_setzero_si256() }; BLOCK_PIXELS];
+            for (p, quantised) in quantised.iter_mut().enumerate().take(pixels) {
+                let value = load((x + p) * feed.channels + first, first, count);
+                *quantised = quantise(match affine {
+                    // SAFETY: AVX exists. Two operations: a fused one would round once less.
+                    Some([a, b]) => unsafe { _mm256_add_ps(_mm256_mul_ps(value, a), b) },
+                    None => value,
+                });
+            }
+            let words = transpose(quantised);
+            for (pair, words) in words.iter().enumerate().take(count.div_ceil(2)) {
+                if source.doubled {
+                    place_doubled(target, x, pixels, first + 2 * pair, *words);
+                } else {
+                    place(target, x, pixels, first + 2 * pair, *words);
+                }
+            }
+        }
+    }
+}
+
+/// The first `count` halves as f32, zeros behind them.
+#[inline(always)]
+fn load_halves(values: &[f16], count: usize) -> __m256 {
+    let mut halves = [f16::ZERO; CHANNELS];
+    let values: &[f16; CHANNELS] = match values.first_chunk() {
+        Some(whole) if count == CHANNELS => whole,
+        _ => {
+            halves[..count].copy_from_slice(&values[..count]);
+            &halves
+        }
+    };
+    // SAFETY: F16C exists; eight halves are there, and the load asks for no alignment.
+    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast())) }
+}
+
+/// The first `count` integers times their scales, zeros behind them.
+#[inline(always)]
+fn load_bytes(values: &[i8], scales: &[f32], count: usize) -> __m256 {
+    let (mut bytes, mut lanes) = ([0i8; CHANNELS], [0.0f32; CHANNELS]);
+    bytes[..count].copy_from_slice(&values[..count]);
+    lanes[..count].copy_from_slice(&scales[..count]);
+    // SAFETY: AVX2 exists; eight bytes and eight f32 are there, and the loads ask for no alignment.
+    unsafe {
+        let integers = _mm256_cvtepi8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()));
+        _mm256_mul_ps(_mm256_cvtepi32_ps(integers), _mm256_loadu_ps(lanes.as_ptr()))
+    }
+}
+
+/// a and b of up to eight channels.
+#[inline(always)]
+fn factors(pairs: &[f32]) -> [__m256; 2] {
+    let mut lanes = [[0.0f32; CHANNELS]; 2];
+    for (lane, [a, b]) in pairs.as_chunks().0.iter().enumerate().take(CHANNELS) {
+        (lanes[0][lane], lanes[1][lane]) = (*a, *b);
+    }
+    // SAFETY: AVX exists; eight values are there, and the load asks for no alignment.
+    lanes.map(|lanes| unsafe { _mm256_loadu_ps(lanes.as_ptr()) })
+}
+
+/// From i32 \[pixel\]\[channel\] to words \[pair of channels\]\[pixel\].
+#[inline(always)]
+fn transpose(q: [__m256i; BLOCK_PIXELS]) -> [__m256i; CHANNELS / 2] {
+    // SAFETY: AVX2 exists. The letters below are words, the digits pixels.
+    unsafe {
+        // 0a 1a 0b 1b | 0c 1c 0d 1d of two neighbouring pixels.
+        let two = |p: usize| _mm256_shuffle_epi32::<0b11_01_10_00>(_mm256_packs_epi32(q[p], q[p + 1]));
+        let [v01, v23, v45, v67] = [two(0), two(2), two(4), two(6)];
+        let (ac_low, ac_high) = (_mm256_unpacklo_epi64(v01, v23), _mm256_unpacklo_epi64(v45, v67));
+        let (bd_low, bd_high) = (_mm256_unpackhi_epi64(v01, v23), _mm256_unpackhi_epi64(v45, v67));
+        [
+            _mm256_permute2x128_si256::<0x20>(ac_low, ac_high),
+            _mm256_permute2x128_si256::<0x20>(bd_low, bd_high),
+            _mm256_permute2x128_si256::<0x31>(ac_low, ac_high),
+            _mm256_permute2x128_si256::<0x31>(bd_low, bd_high),
+        ]
+    }
+}
+
+/// Writes the words of a pair of channels (`channel` of the source and the next) of the pixels from `x` on.
+#[inline(always)]
+fn place(target: &mut FeedTarget<'_>, x: usize, pixels: usize, channel: usize, words: __m256i) {
+    let (column, channel) = (target.column + x, target.channel + channel);
+    let first = target.geometry.index(column, channel);
+    if pixels == BLOCK_PIXELS && target.geometry.stride == 1 {
+        let row = &mut target.row[first..first + 2 * BLOCK_PIXELS];
+        // SAFETY: AVX exists; there is room for the 32 bytes, and the store asks for no alignment.
+        unsafe { _mm256_storeu_si256(row.as_mut_ptr().cast(), words) };
+        return;
+    }
+    for (p, word) in split(words).iter().enumerate().take(pixels) {
+        put(target, column + p, channel, *word);
+    }
+}
+
+/// Like [`place`], every pixel twice.
+#[inline(always)]
+fn place_doubled(target: &mut FeedTarget<'_>, x: usize, pixels: usize, channel: usize, words: __m256i) {
+    let (column, channel) = (target.column + 2 * x, target.channel + channel);
+    for (p, word) in split(words).iter().enumerate().take(pixels) {
+        put(target, column + 2 * p, channel, *word);
+        put(target, column + 2 * p + 1, channel, *word);
+    }
+}
+
+#[inline(always)]
+fn put(target: &mut FeedTarget<'_>, column: usize, channel: usize, word: [i16; 2]) {
+    let at = target.geometry.index(column, channel);
+    target.row[at..at + 2].copy_from_slice(&word);
+}
+
+#[inline(always)]
+fn split(words: __m256i) -> [[i16; 2]; BLOCK_PIXELS] {
+    let mut each = [[0; 2]; BLOCK_PIXELS];
+    // SAFETY: AVX exists; there is room for the 32 bytes, and the store asks for no alignment.
+    unsafe { _mm256_storeu_si256(each.as_mut_ptr().cast(), words) };
+    each
+}
+
+/// [`Quantiser::Plain`].
+#[derive(Clone, Copy)]
+struct Plain {
+    scale: __m256,
+    half: __m256,
+    low: __m256,
+    high: __m256,
+}
+
+impl Plain {
+    #[inline(always)]
+    fn new(scale: f32, qmax: i32) -> Self {
+        // SAFETY: AVX exists.
+        let splat = |x: f32| unsafe { _mm256_set1_ps(x) };
+        // Limits before the shift by eight bits that give −(qmax + 1) and qmax behind it; both are exact.
+        let (low, high) = (splat(-256.0 * (qmax + 1) as f32), splat((256 * qmax + 255) as f32));
+        Self { scale: splat(scale), half: splat(128.0), low, high }
+    }
+
+    #[inline(always)]
+    fn quantise(self, x: __m256) -> __m256i {
+        // SAFETY: AVX2 exists.
+        unsafe {
+            let y = _mm256_add_ps(_mm256_mul_ps(x, self.scale), self.half);
+            let y = _mm256_and_ps(y, _mm256_cmp_ps::<_CMP_ORD_Q>(y, y));
+            let y = _mm256_min_ps(_mm256_max_ps(y, self.low), self.high);
+            _mm256_srai_epi32::<8>(_mm256_cvttps_epi32(y))
+        }
+    }
+}
+
+/// [`Quantiser::Silu`].
+#[derive(Clone, Copy)]
+struct Silu {
+    multiplier: __m256i,
+    low: __m256i,
+    high: __m256i,
+}
+
+impl Silu {
+    #[inline(always)]
+    fn new(multiplier: i32, qmax: i32) -> Self {
+        // SAFETY: AVX exists.
+        let splat = |x: i32| unsafe { _mm256_set1_epi32(x) };
+        Self { multiplier: splat(multiplier), low: splat(-qmax - 1), high: splat(qmax) }
+    }
+
+    #[inline(always)]
+    fn quantise(self, x: __m256) -> __m256i {
+        // SAFETY: AVX2 exists.
+        unsafe {
+            let scaled = _mm256_mullo_epi32(silu(x), self.multiplier);
+            let rounded = _mm256_srai_epi32::<16>(_mm256_add_epi32(scaled, _mm256_set1_epi32(1 << 15)));
+            _mm256_min_epi32(_mm256_max_epi32(rounded, self.low), self.high)
+        }
+    }
+}
+
+/// [`crate::quant::silu_fixed`] of values with 12 fraction bits.
+#[inline(always)]
+fn silu(x: __m256) -> __m256i {
+    // SAFETY: AVX2 exists; the gather reads entries 0..512 of a table that has them, because a magnitude is below 2¹⁶.
+    unsafe {
+        // The second operand comes out where the first is NaN, and the SiLU of the lowest value is 0, like that of 0.
+        let x = _mm256_max_ps(x, _mm256_set1_ps(-131_072.0));
+        let x = _mm256_cvttps_epi32(_mm256_min_ps(x, _mm256_set1_ps(131_071.0)));
+        let sign = _mm256_srai_epi32::<31>(x);
+        let magnitude = _mm256_min_epi32(_mm256_xor_si256(x, sign), _mm256_set1_epi32(0xffff));
+        let entry = _mm256_i32gather_epi32::<4>(SILU_TABLE.as_ptr(), _mm256_srli_epi32::<7>(magnitude));
+        // The upper half of the second operand is 0: only the lower halves are multiplied.
+        let product = _mm256_madd_epi16(entry, _mm256_and_si256(magnitude, _mm256_set1_epi32(127)));
+        let h = _mm256_add_epi32(_mm256_srai_epi32::<16>(entry), _mm256_srai_epi32::<7>(product));
+        _mm256_sub_epi32(_mm256_andnot_si256(sign, x), h)
+    }
+}

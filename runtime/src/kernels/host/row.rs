@@ -1,0 +1,232 @@
+//! One output row of a direct convolution, from quantised rows to stored halves, with vectors of output channels.
+//!
+//! A tile is eight pixels (or twice eight) of one or two vectors of channels: its sums stay in registers over all taps, and go
+//! from there through scale, bias, residual and rounding into the output, so that no sum is ever stored.
+
+use half::f16;
+
+use super::lanes::Lanes;
+use super::prepare::Prepared;
+use crate::blob::BLOCK_PIXELS;
+use crate::kernels::{Finish, Residual, Taps};
+use crate::tensor::ElementsMut;
+
+/// Most lanes of a vector.
+const MAX_WIDTH: usize = 16;
+
+/// Writes the row; `WIDE`: with tiles of sixteen sums, for processors with 32 registers. `false` when nothing is prepared.
+#[inline(always)]
+pub(super) fn row<V: Lanes, const WIDE: bool>(
+    prepared: &Prepared,
+    taps: &Taps<'_>,
+    block: &Finish<'_>,
+    residual: Residual<'_>,
+    out: ElementsMut<'_>,
+    sums: &mut [f32],
+) -> bool {
+    let mut target = Target { block, residual, out, sums };
+    let mut index = 0;
+    while let Some(weight) = prepared.group(index) {
+        index += match prepared.group(index + 1).filter(|_| WIDE) {
+            Some(next) => groups::<V, 2, WIDE>(taps, [weight, next], index, &mut target),
+            None => groups::<V, 1, WIDE>(taps, [weight], index, &mut target),
+        }
+    }
+    index > 0
+}
+
+/// The row of `G` groups of channels from group `index` on; returns `G`.
+#[inline(always)]
+fn groups<V: Lanes, const G: usize, const WIDE: bool>(
+    taps: &Taps<'_>,
+    weight: [&[u32]; G],
+    index: usize,
+    target: &mut Target<'_, '_>,
+) -> usize {
+    let mut channels: [Channels<V>; G] = core::array::from_fn(|g| target.begin((index + g) * V::WIDTH));
+    let mut x = 0;
+    while x < target.block.pixels {
+        if WIDE && G == 1 && x + BLOCK_PIXELS < target.block.pixels {
+            target.store(&mut channels, x, tile::<V, 2, G>(taps, weight, x));
+            x += 2 * BLOCK_PIXELS;
+        } else {
+            target.store(&mut channels, x, tile::<V, 1, G>(taps, weight, x));
+            x += BLOCK_PIXELS;
+        }
+    }
+    for channels in &channels {
+        target.end(channels);
+    }
+    G
+}
+
+/// Sums of `B` blocks of eight pixels and `G` groups of channels.
+type Tile<V, const B: usize, const G: usize> = [[[V; BLOCK_PIXELS]; G]; B];
+
+/// The sums of the blocks from output `x` on.
+#[inline(always)]
+fn tile<V: Lanes, const B: usize, const G: usize>(taps: &Taps<'_>, weight: [&[u32]; G], x: usize) -> Tile<V, B, G> {
+    let g = &taps.geometry;
+    let mut tile = [[[V::zero(); BLOCK_PIXELS]; G]; B];
+    let next_block = if g.kernel == 1 { g.pairs * BLOCK_PIXELS } else { BLOCK_PIXELS };
+    let row_taps = g.pairs * g.kernel;
+    for (ky, row) in taps.rows.iter().enumerate().take(g.kernel) {
+        let Some(row) = row else { continue };
+        let words = row.as_chunks::<2>().0;
+        let weight: [&[u32]; G] =
+            core::array::from_fn(|group| &weight[group][ky * row_taps * V::WIDTH..][..row_taps * V::WIDTH]);
+        let mut tap = 0;
+        for pair in 0..g.pairs {
+            for kx in 0..g.kernel {
+                let first = g.window(x, pair, kx) / 2;
+                let mut weights = [V::zero(); G];
+                for (loaded, weight) in weights.iter_mut().zip(&weight) {
+                    *loaded = V::load(&weight[tap * V::WIDTH..][..V::WIDTH]);
+                }
+                for (block, sums) in tile.iter_mut().enumerate() {
+                    // Rows are whole blocks long, so a window of eight is always there.
+                    let Some(inputs) = words[first + block * next_block..].first_chunk() else { continue };
+                    add_products(sums, inputs, weights);
+                }
+                tap += 1;
+            }
+        }
+    }
+    tile
+}
+
+/// Adds the products of eight neighbouring words and the weights of a tap.
+#[inline(always)]
+fn add_products<V: Lanes, const G: usize>(
+    sums: &mut [[V; BLOCK_PIXELS]; G],
+    inputs: &[[i16; 2]; BLOCK_PIXELS],
+    weights: [V; G],
+) {
+    for (p, [low, high]) in inputs.iter().enumerate() {
+        let word = u32::from(*low as u16) | u32::from(*high as u16) << 16;
+        for (sums, weight) in sums.iter_mut().zip(weights) {
+            sums[p] = sums[p].add_products(weight, word);
+        }
+    }
+}
+
+/// A group of channels, and what stays in registers along a row.
+#[derive(Clone, Copy)]
+struct Channels<V: Lanes> {
+    first: usize,
+    /// At most the lanes.
+    count: usize,
+    scale: V::Floats,
+    bias: V::Floats,
+    sum: V::Floats,
+    squares: V::Floats,
+}
+
+/// Where the row goes.
+struct Target<'a, 'b> {
+    block: &'a Finish<'a>,
+    residual: Residual<'a>,
+    out: ElementsMut<'b>,
+    sums: &'b mut [f32],
+}
+
+impl Target<'_, '_> {
+    #[inline(always)]
+    fn begin<V: Lanes>(&self, first: usize) -> Channels<V> {
+        let count = V::WIDTH.min(self.block.scale.len() - first);
+        let mut lanes = [[0.0f32; MAX_WIDTH]; 4];
+        let pairs = self.sums.as_chunks::<2>().0.get(first..).unwrap_or(&[]);
+        for (lane, scale) in self.block.scale[first..first + count].iter().enumerate() {
+            lanes[0][lane] = f32::from_le_bytes(*scale);
+            lanes[1][lane] = self.block.bias[first + lane];
+            [lanes[2][lane], lanes[3][lane]] = pairs.get(lane).copied().unwrap_or_default();
+        }
+        let [scale, bias, sum, squares] = &lanes;
+        Channels {
+            first,
+            count,
+            scale: V::load_floats(scale),
+            bias: V::load_floats(bias),
+            sum: V::load_floats(sum),
+            squares: V::load_floats(squares),
+        }
+    }
+
+    #[inline(always)]
+    fn end<V: Lanes>(&mut self, channels: &Channels<V>) {
+        let mut lanes = [[0.0f32; MAX_WIDTH]; 2];
+        V::store_floats(channels.sum, &mut lanes[0]);
+        V::store_floats(channels.squares, &mut lanes[1]);
+        let pairs = self.sums.as_chunks_mut::<2>().0.get_mut(channels.first..).unwrap_or(&mut []);
+        for (lane, pair) in pairs.iter_mut().enumerate().take(channels.count) {
+            *pair = [lanes[0][lane], lanes[1][lane]];
+        }
+    }
+
+    #[inline(always)]
+    fn store<V: Lanes, const B: usize, const G: usize>(
+        &mut self,
+        channels: &mut [Channels<V>; G],
+        x: usize,
+        tile: Tile<V, B, G>,
+    ) {
+        for (block, groups) in tile.iter().enumerate() {
+            for (channels, sums) in channels.iter_mut().zip(groups) {
+                for (p, sum) in sums.iter().enumerate() {
+                    let x = x + block * BLOCK_PIXELS + p;
+                    if x < self.block.pixels {
+                        self.store_pixel(channels, x * self.block.pitch + channels.first, *sum);
+                    }
+                }
+            }
+        }
+    }
+
+    /// (sum · scale + bias) + residual, rounded, stored and added to the channels' sums.
+    #[inline(always)]
+    fn store_pixel<V: Lanes>(&mut self, channels: &mut Channels<V>, at: usize, sum: V) {
+        let value = V::add(V::mul(sum.wrap_odd().to_floats(), channels.scale), channels.bias);
+        let value = match self.residual {
+            Residual::None => value,
+            Residual::Elsewhere(values) => V::add(value, load::<V>(&values[at..], channels.count)),
+            Residual::InPlace => match &self.out {
+                ElementsMut::F16(out) => V::add(value, load::<V>(&out[at..], channels.count)),
+                ElementsMut::F32(_) => value,
+            },
+        };
+        let stored = match &mut self.out {
+            ElementsMut::F16(out) => store::<V>(value, &mut out[at..], channels.count),
+            ElementsMut::F32(out) => {
+                let mut lanes = [0.0; MAX_WIDTH];
+                V::store_floats(value, &mut lanes);
+                out[at..at + channels.count].copy_from_slice(&lanes[..channels.count]);
+                value
+            }
+        };
+        channels.sum = V::add(channels.sum, stored);
+        channels.squares = V::add(channels.squares, V::mul(stored, stored));
+    }
+}
+
+/// The first `count` halves, zeros behind them.
+#[inline(always)]
+fn load<V: Lanes>(values: &[f16], count: usize) -> V::Floats {
+    if count == V::WIDTH {
+        return V::load_halves(values);
+    }
+    let mut halves = [f16::ZERO; MAX_WIDTH];
+    halves[..count].copy_from_slice(&values[..count]);
+    V::load_halves(&halves)
+}
+
+/// Stores the first `count` values; returns what was stored.
+#[inline(always)]
+fn store<V: Lanes>(values: V::Floats, out: &mut [f16], count: usize) -> V::Floats {
+    if count == V::WIDTH {
+        return V::store_halves(values, out);
+    }
+    let mut halves = [f16::ZERO; MAX_WIDTH];
+    let stored = V::store_halves(values, &mut halves);
+    out[..count].copy_from_slice(&halves[..count]);
+    stored
+}
