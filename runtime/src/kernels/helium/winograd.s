@@ -1,0 +1,189 @@
+// Winograd F(2x2, 3x3) in Helium vectors: input transform of four tiles at once, products, output transform.
+
+// Column pair of one row for four tiles: \a, \b = columns c and c + 1 of each tile.
+.macro COLUMNS a, b, row
+    vld20.32 {{\a, \b}}, [\row]
+    vld21.32 {{\a, \b}}, [\row]
+.endm
+
+// Horizontal transform of one row of the vertical transform, columns 0 and 1 at [sp, #\at], 2 and 3 in \c and \d.
+.macro ACROSS c, d, at
+    vldrw.u32 q6, [sp, #\at]
+    vldrw.u32 q7, [sp, #\at + 16]
+    vsub.i16 q6, q6, \c
+    vstrw.32 q6, [r8]
+    add r8, r9
+    vadd.i16 q6, q7, \c
+    vstrw.32 q6, [r8]
+    add r8, r9
+    vsub.i16 q6, \c, q7
+    vstrw.32 q6, [r8]
+    add r8, r9
+    vsub.i16 q7, q7, \d
+    vstrw.32 q7, [r8]
+    add r8, r9
+.endm
+
+// fn(rows: &[*const; 4], tiles, row_step, tile_step, pairs): steps are bytes between pairs of channels and between positions.
+    .section .text.picodream_helium_winograd_input, "ax", %progbits
+    .p2align 2
+    .global picodream_helium_winograd_input
+    .type picodream_helium_winograd_input, %function
+    .thumb_func
+picodream_helium_winograd_input:
+    push {{r4-r11, lr}}
+    vpush {{d8-d15}}
+    ldr r10, [sp, #100]
+    sub sp, #128
+    mov r11, r1
+    mov r12, r2
+    mov r9, r3
+    ldm r0, {{r4, r5, r6, r7}}
+1:
+    mov r8, r11
+    // Columns 0 and 1, down the rows.
+    COLUMNS q0, q1, r4
+    COLUMNS q4, q5, r6
+    vsub.i16 q0, q0, q4
+    vstrw.32 q0, [sp]
+    vsub.i16 q1, q1, q5
+    vstrw.32 q1, [sp, #16]
+    COLUMNS q2, q3, r5
+    vadd.i16 q0, q2, q4
+    vstrw.32 q0, [sp, #32]
+    vadd.i16 q1, q3, q5
+    vstrw.32 q1, [sp, #48]
+    vsub.i16 q4, q4, q2
+    vstrw.32 q4, [sp, #64]
+    vsub.i16 q5, q5, q3
+    vstrw.32 q5, [sp, #80]
+    COLUMNS q0, q1, r7
+    vsub.i16 q2, q2, q0
+    vstrw.32 q2, [sp, #96]
+    vsub.i16 q3, q3, q1
+    vstrw.32 q3, [sp, #112]
+    // Columns 2 and 3, and across.
+    adds r4, #8
+    adds r5, #8
+    adds r6, #8
+    adds r7, #8
+    COLUMNS q0, q1, r4
+    COLUMNS q4, q5, r6
+    vsub.i16 q0, q0, q4
+    vsub.i16 q1, q1, q5
+    ACROSS q0, q1, 0
+    COLUMNS q2, q3, r5
+    vadd.i16 q0, q2, q4
+    vadd.i16 q1, q3, q5
+    ACROSS q0, q1, 32
+    vsub.i16 q4, q4, q2
+    vsub.i16 q5, q5, q3
+    ACROSS q4, q5, 64
+    COLUMNS q0, q1, r7
+    vsub.i16 q2, q2, q0
+    vsub.i16 q3, q3, q1
+    ACROSS q2, q3, 96
+    sub r0, r12, #8
+    add r4, r0
+    add r5, r0
+    add r6, r0
+    add r7, r0
+    add r11, #16
+    subs r10, #1
+    bne 1b
+    add sp, #128
+    vpop {{d8-d15}}
+    pop {{r4-r11, pc}}
+    .size picodream_helium_winograd_input, . - picodream_helium_winograd_input
+
+// Four pairs of input channels of one position: two output channels by four tiles.
+.macro PRODUCT
+    vld40.32 {{q0, q1, q2, q3}}, [r1]
+    vld41.32 {{q0, q1, q2, q3}}, [r1]
+    vld42.32 {{q0, q1, q2, q3}}, [r1]
+    vld43.32 {{q0, q1, q2, q3}}, [r1]!
+    vld20.32 {{q4, q5}}, [r3]
+    vld21.32 {{q4, q5}}, [r3]!
+    MAC 0, q4, q5, q0
+    MAC 1, q4, q5, q1
+    MAC 2, q4, q5, q2
+    MAC 3, q4, q5, q3
+.endm
+
+// One row of the outputs of one channel: q0 = pixels 0, 2, 4, 6, q1 = pixels 1, 3, 5, 7, times four; from products at r0.
+.macro OUTPUT row, channel, to
+    .if \row == 0
+    SUM q0, 0, \channel, add
+    SUM q1, 1, \channel, add
+    SUM q2, 2, \channel, add
+    SUM q3, 3, \channel, add
+    .else
+    SUM q0, 4, \channel, sub
+    SUM q1, 5, \channel, sub
+    SUM q2, 6, \channel, sub
+    SUM q3, 7, \channel, sub
+    .endif
+    vadd.i32 q0, q0, q1
+    vadd.i32 q0, q0, q2
+    vsub.i32 q1, q1, q2
+    vsub.i32 q1, q1, q3
+    vshr.s32 q0, q0, #2
+    vshr.s32 q1, q1, #2
+    .if \to != 0
+    adds r1, #32
+    .endif
+    vst20.32 {{q0, q1}}, [r1]
+    vst21.32 {{q0, q1}}, [r1]
+.endm
+
+// \dst = products of position \first, then those one and two rows below it, added or subtracted.
+.macro SUM dst, first, channel, op
+    vldrw.u32 \dst, [r0, #32 * \first + 16 * \channel]
+    vldrw.u32 q4, [r0, #32 * \first + 128 + 16 * \channel]
+    vldrw.u32 q5, [r0, #32 * \first + 256 + 16 * \channel]
+    v\op\().i32 \dst, \dst, q4
+    v\op\().i32 \dst, \dst, q5
+.endm
+
+// fn(tiles, weight, products, quads, unrolled, acc): products of \unroll times four pairs of channels at a time, then outputs.
+.macro WINOGRAD name, unroll
+    .section .text.\name, "ax", %progbits
+    .p2align 2
+    .global \name
+    .type \name, %function
+    .thumb_func
+\name:
+    ENTER
+    mov r7, r2
+    mov r11, r3
+    mov r3, r1
+    mov r1, r0
+    movs r9, #16
+10:
+    clrm {{r0, r2, r4, r6, r8, r10, r12, lr}}
+    mov r5, r11
+11:
+    .rept \unroll
+    PRODUCT
+    .endr
+    subs r5, #1
+    bne 11b
+    strd r0, r2, [r7], #8
+    strd r4, r6, [r7], #8
+    strd r8, r10, [r7], #8
+    strd r12, lr, [r7], #8
+    subs r9, #1
+    bne 10b
+    sub r0, r7, #512
+    ldr r1, [sp, #100]
+    OUTPUT 0, 0, 0
+    OUTPUT 0, 1, 1
+    OUTPUT 1, 0, 1
+    OUTPUT 1, 1, 1
+    LEAVE
+    .size \name, . - \name
+.endm
+
+WINOGRAD picodream_helium_winograd_1, 1
+WINOGRAD picodream_helium_winograd_2, 2
+WINOGRAD picodream_helium_winograd_4, 4
