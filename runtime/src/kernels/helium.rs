@@ -8,7 +8,10 @@ use core::arch::global_asm;
 use super::{Geometry, Taps, portable};
 use crate::blob::BLOCK_PIXELS;
 
-pub use super::portable::{feed, finish};
+#[path = "helium/ends.rs"]
+mod ends;
+
+pub use ends::{feed, finish};
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "cortex-m-helium";
