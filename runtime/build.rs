@@ -7,7 +7,11 @@ use std::env;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!(r#"cargo::rustc-check-cfg=cfg(picodream_backend, values("dsp", "helium", "plain", "host"))"#);
+    println!("cargo::rustc-check-cfg=cfg(picodream_armv8m)");
     let target = env::var("TARGET").unwrap_or_default();
+    if target.starts_with("thumbv8m") {
+        println!("cargo::rustc-cfg=picodream_armv8m");
+    }
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     println!(r#"cargo::rustc-cfg=picodream_backend="{}""#, back_end(&target, &flags));
 }
