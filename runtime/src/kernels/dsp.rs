@@ -36,9 +36,12 @@ macro_rules! products {
 
 #[path = "dsp/sums.rs"]
 mod sums;
+#[path = "dsp/winograd.rs"]
+mod winograd;
 
-pub use super::portable::{feed, finish, winograd_input, winograd_products};
+pub use super::portable::{feed, finish};
 pub use sums::{direct, phase};
+pub use winograd::{winograd_input, winograd_products};
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "cortex-m-dsp";
