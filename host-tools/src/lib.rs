@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod diff;
+pub mod editing;
 pub mod emulate;
 pub mod eval;
 pub mod export;

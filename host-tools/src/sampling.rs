@@ -3,10 +3,15 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Result, anyhow};
-use picodream::{Config, Ddim, Ddpm, Image, Model, Pipeline, Progress, Sampler};
+use anyhow::{Result, anyhow, ensure};
+use picodream::edit::Drawing;
+use picodream::spacing::{AnySpacing, FewStep, Trailing};
+use picodream::{Config, Ddim, Image, Model, Pipeline, Progress};
+
+pub use picodream::sampler::AnySampler as SamplerChoice;
 
 use crate::config::ImageConfig;
+use crate::editing::{Edit, Edited};
 use crate::float::FloatPipeline;
 
 /// The network that draws.
@@ -19,6 +24,14 @@ pub enum Network<'m> {
 }
 
 impl Network<'_> {
+    /// Classes without the null class.
+    pub fn num_classes(&self) -> Result<u16> {
+        match self {
+            Self::Int8(model) => Ok(model.header().map_err(|error| anyhow!("{error}"))?.num_classes),
+            Self::F32(pipeline) => Ok(pipeline.info().num_classes),
+        }
+    }
+
     /// Shape of its images.
     pub fn image(&self) -> Result<ImageConfig> {
         match self {
@@ -36,26 +49,27 @@ impl Network<'_> {
     }
 }
 
-/// The update rule.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum SamplerChoice {
-    /// DDIM with its η.
-    Ddim(Ddim),
-    /// DDPM ancestral sampling.
-    Ddpm(Ddpm),
-}
-
 /// What all images of one call have in common.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Denoising steps, 1..=T.
     pub steps: u16,
     /// Classifier-free guidance scale; 1 is none.
     pub guidance: f32,
+    /// A scale for each step instead; empty for none.
+    pub guidance_per_step: Vec<f32>,
+    /// Lowest and highest timestep at which guidance acts.
+    pub guidance_interval: [f32; 2],
+    /// What guidance leads away from; `None` is the null class.
+    pub negative_class: Option<u16>,
     /// Whether the estimate of x0 is clipped to the range of pixels.
     pub clip_sample: bool,
     /// The update rule.
     pub sampler: SamplerChoice,
+    /// Which levels of noise are visited; `None` is the sampler's usual choice.
+    pub spacing: Option<AnySpacing>,
+    /// What the images start from.
+    pub edit: Edit,
     /// Whether the image after every step is kept in [`DrawnImage::frames`].
     pub keep_frames: bool,
 }
@@ -63,8 +77,38 @@ pub struct Settings {
 impl Default for Settings {
     /// 20 steps of DDIM, no guidance.
     fn default() -> Self {
-        let sampler = SamplerChoice::Ddim(Ddim::default());
-        Self { steps: 20, guidance: 1.0, clip_sample: true, sampler, keep_frames: false }
+        Self {
+            steps: 20,
+            guidance: 1.0,
+            guidance_per_step: Vec::new(),
+            guidance_interval: [0.0, f32::INFINITY],
+            negative_class: None,
+            clip_sample: true,
+            sampler: SamplerChoice::Ddim(Ddim::default()),
+            spacing: None,
+            edit: Edit::None,
+            keep_frames: false,
+        }
+    }
+}
+
+impl Settings {
+    /// The levels of noise: those asked for, or those that few-step models are tuned for, or trailing ones.
+    #[must_use]
+    pub fn spacing(&self) -> AnySpacing {
+        match self.sampler {
+            SamplerChoice::Consistency(_) => self.spacing.unwrap_or(AnySpacing::FewStep(FewStep)),
+            _ => self.spacing.unwrap_or(AnySpacing::Trailing(Trailing)),
+        }
+    }
+
+    fn config(&self, request: Request) -> Config<SamplerChoice, AnySpacing> {
+        let steps = self.steps;
+        let guidance = self.guidance_per_step.first().copied().unwrap_or(self.guidance);
+        let (guidance_interval, negative_class) = (self.guidance_interval, self.negative_class);
+        let (class, clip_sample) = (request.class, self.clip_sample);
+        let plain = Config::with_spacing(request.seed, self.sampler, self.spacing());
+        Config { steps, class, guidance, guidance_interval, negative_class, clip_sample, ..plain }
     }
 }
 
@@ -94,10 +138,12 @@ pub struct DrawnImage {
     pub crc32: u32,
     /// Pixels of x_T and of x_t after every step, the last equal to `pixels`; empty unless asked for.
     pub frames: Vec<Vec<u8>>,
+    /// Calls of the network; with guidance each is two passes.
+    pub network_calls: u32,
 }
 
 impl DrawnImage {
-    fn new(request: Request, image: &Image<'_>, frames: Vec<Vec<u8>>) -> Self {
+    fn new(request: Request, image: &Image<'_>, frames: Vec<Vec<u8>>, network_calls: u32) -> Self {
         Self {
             request,
             width: image.width().into(),
@@ -106,6 +152,7 @@ impl DrawnImage {
             pixels: image.bytes().collect(),
             crc32: image.crc32(),
             frames,
+            network_calls,
         }
     }
 }
@@ -162,76 +209,66 @@ pub fn draw(
 
 /// Draws one image on this thread.
 pub fn draw_one(network: &Network<'_>, settings: &Settings, request: Request) -> Result<DrawnImage> {
-    match settings.sampler {
-        SamplerChoice::Ddim(sampler) => draw_with(network, settings, request, sampler),
-        SamplerChoice::Ddpm(sampler) => draw_with(network, settings, request, sampler),
+    let scales = settings.guidance_per_step.len();
+    ensure!(
+        scales == 0 || scales == usize::from(settings.steps),
+        "there are {scales} guidance scales for {} steps; give one for each step",
+        settings.steps
+    );
+    let config = settings.config(request);
+    match network {
+        Network::Int8(model) => draw_int8(model, config, settings, request),
+        Network::F32(pipeline) => {
+            let mut drawing = pipeline.begin(&config)?;
+            let frames = take_steps(&mut drawing, settings, |drawing| pixels(&pipeline.image(&drawing.sample)))?;
+            Ok(DrawnImage::new(request, &pipeline.image(&drawing.sample), frames, drawing.walk().calls()))
+        }
     }
 }
 
-fn draw_with<S: Sampler>(
-    network: &Network<'_>,
+fn draw_int8(
+    model: &Model<'_>,
+    config: Config<SamplerChoice, AnySpacing>,
     settings: &Settings,
     request: Request,
-    sampler: S,
 ) -> Result<DrawnImage> {
-    let Settings { steps, guidance, clip_sample, keep_frames, .. } = *settings;
-    let config =
-        Config { steps, class: request.class, guidance, clip_sample, ..Config::with_sampler(request.seed, sampler) };
-    match network {
-        Network::Int8(model) => draw_int8(model, config, request, keep_frames),
-        Network::F32(pipeline) => draw_f32(pipeline, &config, request, keep_frames),
-    }
-}
-
-fn draw_int8<S: Sampler>(
-    model: &Model<'_>,
-    config: Config<S>,
-    request: Request,
-    keep_frames: bool,
-) -> Result<DrawnImage> {
-    let bytes = Config::<S>::arena_bytes(model);
+    let bytes = Config::<SamplerChoice, AnySpacing>::arena_bytes(model);
     let mut memory = vec![0; bytes + 15];
     // Safe code cannot ask the allocator for 16-byte alignment of bytes: take the aligned part of a longer buffer.
     let start = memory.as_ptr().align_offset(16).min(15);
     let arena = &mut memory[start..start + bytes];
-    let mut pipeline = Pipeline::new(model, arena, config).map_err(|error| anyhow!("{error}"))?;
-    let mut frames = Vec::new();
-    loop {
-        if keep_frames {
-            frames.push(pipeline.image().bytes().collect());
-        }
-        if pipeline.step() == Progress::Done {
-            break;
-        }
-    }
-    let image = pipeline.image();
-    if keep_frames {
-        frames.push(image.bytes().collect());
-    }
-    Ok(DrawnImage::new(request, &image, frames))
+    let mut drawing = Pipeline::new(model, arena, config).map_err(|error| anyhow!("{error}"))?;
+    let frames = take_steps(&mut drawing, settings, |drawing| pixels(&drawing.image()))?;
+    Ok(DrawnImage::new(request, &drawing.image(), frames, drawing.walk().calls()))
 }
 
-fn draw_f32<S: Sampler>(
-    pipeline: &FloatPipeline,
-    config: &Config<S>,
-    request: Request,
-    keep_frames: bool,
-) -> Result<DrawnImage> {
+/// Takes every step; returns the pixels before the first and after each, when they are to be kept.
+fn take_steps<D: Drawing>(
+    drawing: &mut D,
+    settings: &Settings,
+    pixels: impl Fn(&D) -> Vec<u8>,
+) -> Result<Vec<Vec<u8>>> {
+    let mut edited = Edited::begin(&settings.edit, drawing)?;
     let mut frames = Vec::new();
-    let mut keep = |sample: &[f32]| {
-        if keep_frames {
-            frames.push(pipeline.image(sample).bytes().collect());
-        }
-    };
-    let mut drawing = pipeline.begin(config)?;
     loop {
-        keep(&drawing.sample);
-        if drawing.step() == Progress::Done {
+        if settings.keep_frames {
+            frames.push(pixels(drawing));
+        }
+        if let Some(&scale) = settings.guidance_per_step.get(usize::from(drawing.walk().context().step)) {
+            drawing.set_guidance(scale).map_err(|error| anyhow!("{error}"))?;
+        }
+        if edited.step(drawing) == Progress::Done {
             break;
         }
     }
-    keep(&drawing.sample);
-    Ok(DrawnImage::new(request, &pipeline.image(&drawing.sample), frames))
+    if settings.keep_frames {
+        frames.push(pixels(drawing));
+    }
+    Ok(frames)
+}
+
+fn pixels(image: &Image<'_>) -> Vec<u8> {
+    image.bytes().collect()
 }
 
 #[cfg(test)]

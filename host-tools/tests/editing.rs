@@ -134,12 +134,8 @@ fn there_and_back(pipeline: &FloatPipeline, picture: &[u8], class: Option<u16>, 
 fn inversion_returns_the_picture() {
     for (name, source, image) in [("fashion-16", "fashion-mini", GREY), ("faces-16", "faces", COLOUR)] {
         let pipeline = float(name);
-        for (i, picture) in pictures(source, image, 4).iter().enumerate() {
+        for (i, picture) in pictures(source, image, 2).iter().enumerate() {
             let psnr = there_and_back(&pipeline, picture, None, DdimInversion::default().calls);
-            println!(
-                "{name} {i}: {psnr:.1} dB, by one call a step {:.1} dB",
-                there_and_back(&pipeline, picture, None, 1)
-            );
             assert!(psnr >= 30.0, "{name} {i}: {psnr}");
         }
     }

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use crate::math;
-use crate::pipeline::Progress;
+use crate::pipeline::{Progress, SetupError};
 use crate::rng::NoiseStream;
 use crate::sampler::Sampler;
 use crate::schedule::Level;
@@ -36,8 +36,25 @@ pub trait Drawing {
     /// Changes x_t (in the variance-preserving view) between two steps.
     fn change(&mut self, write: impl FnOnce(&ModelInfo<'_>, &mut [f32]));
 
+    /// Sets the guidance scale from the next network call on.
+    ///
+    /// # Errors
+    /// [`SetupError::Guidance`] with the scale; nothing has changed then.
+    fn set_guidance(&mut self, guidance: f32) -> Result<(), SetupError>;
+
     /// One operator, or one network call where the engine has no operators.
     fn advance(&mut self) -> Progress;
+
+    /// One denoising step.
+    fn advance_step(&mut self) -> Progress {
+        let step = self.walk().context().step;
+        while self.walk().context().step == step {
+            if self.advance() == Progress::Done {
+                return Progress::Done;
+            }
+        }
+        Progress::Running
+    }
 }
 
 /// Why an edit was refused; nothing has been drawn then.

@@ -391,6 +391,10 @@ impl<S: Sampler, P: Spacing> Drawing for Pipeline<'_, '_, S, P> {
         self.walk.show(sample);
     }
 
+    fn set_guidance(&mut self, guidance: f32) -> Result<(), SetupError> {
+        self.walk.set_guidance(guidance)
+    }
+
     fn advance(&mut self) -> Progress {
         self.step_op()
     }

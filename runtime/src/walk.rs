@@ -43,6 +43,7 @@ pub struct Walk<'a, S: Sampler, P: Spacing = Trailing> {
     config: Config<S, P>,
     context: StepContext<'a, P>,
     state: S::State,
+    calls: u32,
     finished: bool,
 }
 
@@ -78,7 +79,7 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
                 ("alphas_cumprod", first.alphas_cumprod, "above 0 at the first step of an epsilon or score model");
             return Err(SetupError::Sampler(SamplerError { field, value, allowed }));
         }
-        Ok(Self { config, context, state: S::State::default(), finished: false })
+        Ok(Self { config, context, state: S::State::default(), calls: 0, finished: false })
     }
 
     /// Begins an image: `sample` becomes x_T of the seed.
@@ -86,6 +87,7 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
         self.config.seed = seed;
         self.context.seed = seed;
         NoiseStream::new(seed, 0).fill_gaussian(sample);
+        self.calls = 0;
         self.seek(0);
         self.show(sample);
     }
@@ -113,6 +115,12 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.finished
+    }
+
+    /// Network calls since the image began, those of guidance's second pass not counted.
+    #[must_use]
+    pub fn calls(&self) -> u32 {
+        self.calls
     }
 
     /// The level of the next network call.
@@ -146,6 +154,7 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
         if self.finished {
             return;
         }
+        self.calls += 1;
         self.unshow(sample);
         let images = Images { sample: &mut *sample, output, history };
         match self.config.sampler.update(&self.context, &mut self.state, images) {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
+use picodream::sampler::AnySampler;
+use picodream::spacing::{AnySpacing, Trailing};
 use picodream::{Ddim, Ddpm, Model};
 use picodream_tools::config::{ImageConfig, UNetConfig};
 use picodream_tools::emulate::{
@@ -181,6 +183,36 @@ fn every_sampler_and_operator_has_the_same_bits() {
             assert_eq!(crcs(&report), want[..2], "{on_board:?} on {}", machine.core_name);
         }
     }
+}
+
+#[test]
+fn every_listed_sampler_has_the_same_bits() {
+    if !may_emulate("every_listed_sampler_has_the_same_bits") {
+        return;
+    }
+    let path = write_odd(&scratch("every_listed"));
+    let draw_on = |machine: &str| {
+        for (number, (name, sampler)) in AnySampler::ALL.into_iter().enumerate() {
+            let spacing = Some(AnySpacing::Trailing(Trailing));
+            let settings = Settings { steps: 4, sampler, spacing, ..Settings::default() };
+            let want = host_crcs(&ODD, &settings, Class::BySeed);
+            let options = EmulateOptions {
+                machine: machine.into(),
+                steps: 4,
+                sampler: Sampler::Listed(number as u16),
+                form: Form::Loaded,
+                ..EmulateOptions::default()
+            };
+            let report = emulate(&path, &options).unwrap();
+            assert_eq!(crcs(&report), want[..1], "{name} on {machine}");
+            assert!(report.stack_peak_bytes <= STACK_LIMIT_BYTES, "{name}: {} bytes", report.stack_peak_bytes);
+        }
+    };
+    std::thread::scope(|scope| {
+        for machine in ["mps2-an386", "mps2-an385"] {
+            scope.spawn(move || draw_on(machine));
+        }
+    });
 }
 
 #[test]

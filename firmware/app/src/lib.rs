@@ -11,6 +11,7 @@ use core::fmt::Display;
 
 pub use bench::bench;
 
+use picodream::sampler::AnySampler;
 use picodream::{BACKEND, Config, Ddim, Ddpm, Image, Model, Pipeline, Progress, SetupError};
 use picodream_wire::{Record, Request, Sampler};
 use text::Text;
@@ -38,13 +39,26 @@ pub enum Outcome {
     Refused,
 }
 
-/// Draws the images of `request` with `model` inside `arena`.
+/// Draws the images of `request` with `model` inside `arena`, by DDIM or DDPM.
 pub fn run(board: &mut impl Board, model: &Model, arena: &mut [u8], request: &Request) -> Outcome {
     let drawn = match request.sampler {
         Sampler::Ddim(eta) => draw(board, model, arena, request, Ddim { eta }),
         Sampler::Ddpm => draw(board, model, arena, request, Ddpm::default()),
+        Sampler::Listed(_) => return refuse(board, &"this firmware carries the samplers ddim and ddpm only"),
     };
     match drawn {
+        Ok(()) => Outcome::Done,
+        Err(error) => refuse(board, &error),
+    }
+}
+
+/// The same by any sampler, which takes the code of all of them.
+pub fn run_any(board: &mut impl Board, model: &Model, arena: &mut [u8], request: &Request) -> Outcome {
+    let Sampler::Listed(number) = request.sampler else { return run(board, model, arena, request) };
+    let Some((_, sampler)) = AnySampler::ALL.get(usize::from(number)) else {
+        return refuse(board, &"the request names a sampler that this firmware does not know");
+    };
+    match draw(board, model, arena, request, *sampler) {
         Ok(()) => Outcome::Done,
         Err(error) => refuse(board, &error),
     }

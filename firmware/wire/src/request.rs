@@ -7,6 +7,8 @@ const MAGIC: u32 = u32::from_le_bytes(*b"PDRQ");
 const CLASS_BY_SEED: u32 = NO_CLASS - 1;
 const DDIM: u32 = 0;
 const DDPM: u32 = 1;
+/// Numbers of the list begin here.
+const LISTED: u32 = 0x1_0000;
 
 /// Which update rule takes the steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +17,8 @@ pub enum Sampler {
     Ddim(f32),
     /// Ancestral DDPM.
     Ddpm,
+    /// Number so-and-so of the runtime's `AnySampler::ALL`, with its usual settings.
+    Listed(u16),
 }
 
 /// The class of each image.
@@ -88,6 +92,7 @@ impl Request {
         let (sampler, eta) = match self.sampler {
             Sampler::Ddim(eta) => (DDIM, eta),
             Sampler::Ddpm => (DDPM, 0.0),
+            Sampler::Listed(number) => (LISTED + u32::from(number), 0.0),
         };
         let words = [
             MAGIC,
@@ -127,7 +132,10 @@ impl Request {
         let sampler = match sampler {
             DDIM => Sampler::Ddim(f32::from_bits(eta)),
             DDPM => Sampler::Ddpm,
-            other => return Err(WireError::BadValue(other)),
+            other => {
+                let number = other.checked_sub(LISTED).and_then(|number| u16::try_from(number).ok());
+                Sampler::Listed(number.ok_or(WireError::BadValue(other))?)
+            }
         };
         Ok(Self {
             seed: joined(seed_low, seed_high),
@@ -160,7 +168,9 @@ mod tests {
     #[test]
     fn comes_back_as_it_went() {
         for class in [Class::BySeed, Class::Null, Class::One(0), Class::One(u16::MAX)] {
-            for sampler in [Sampler::Ddim(0.0), Sampler::Ddim(1.0), Sampler::Ddpm] {
+            for sampler in
+                [Sampler::Ddim(0.0), Sampler::Ddim(1.0), Sampler::Ddpm, Sampler::Listed(0), Sampler::Listed(65_535)]
+            {
                 let request = Request { class, sampler, ..REQUEST };
                 assert_eq!(Request::parse(&request.emit()), Ok(request));
             }
@@ -181,7 +191,7 @@ mod tests {
         assert_eq!(Request::parse(&good[..47]), Err(WireError::Truncated(48, 47)));
         assert_eq!(Request::parse(&[]), Err(WireError::Truncated(48, 0)));
         assert_eq!(Request::parse(&[0; 48]), Err(WireError::BadMagic(0)));
-        for (word, bad) in [(5, 0x1_0000), (7, 2)] {
+        for (word, bad) in [(5, 0x1_0000), (7, 2), (7, 0x2_0000)] {
             let mut bytes = good;
             bytes[4 * word..4 * word + 4].copy_from_slice(&u32::to_le_bytes(bad));
             assert_eq!(Request::parse(&bytes), Err(WireError::BadValue(bad)));

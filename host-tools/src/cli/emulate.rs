@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use picodream::sampler::AnySampler;
 
 use super::output::Output;
-use super::sample::SamplerName;
+use super::sampling_args::sampler_names;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
 use crate::emulate::{Class, DEFAULT_MACHINE, EmulateOptions, EmulateReport, EmulatedImage, Form, Sampler, emulate};
@@ -49,9 +50,9 @@ pub struct EmulateArgs {
     /// Classifier-free guidance scale; 1 is none.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     guidance: f32,
-    /// Update rule of a denoising step.
-    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
-    sampler: SamplerName,
+    /// Update rule of a denoising step; all but ddim and ddpm need --loaded, whose firmware carries every one.
+    #[arg(long, value_name = "NAME", default_value = "ddim", value_parser = sampler_names())]
+    sampler: String,
     /// Share of ancestral noise in DDIM, 0 (deterministic) to 1.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     eta: f32,
@@ -61,6 +62,12 @@ pub struct EmulateArgs {
     /// Folder of the PNGs.
     #[arg(long, value_name = "FOLDER", default_value = "emulated")]
     out: PathBuf,
+}
+
+/// The number of a sampler in the runtime's list.
+fn listed(name: &str) -> u16 {
+    // The name has been checked, and the list is short.
+    AnySampler::ALL.iter().position(|(known, _)| *known == name).unwrap_or_default() as u16
 }
 
 /// Runs the verb.
@@ -80,9 +87,10 @@ pub fn run(args: &EmulateArgs, output: &Output) -> Result<()> {
         count: args.count,
         class,
         guidance: args.guidance,
-        sampler: match args.sampler {
-            SamplerName::Ddim => Sampler::Ddim(args.eta),
-            SamplerName::Ddpm => Sampler::Ddpm,
+        sampler: match args.sampler.as_str() {
+            "ddim" => Sampler::Ddim(args.eta),
+            "ddpm" => Sampler::Ddpm,
+            name => Sampler::Listed(listed(name)),
         },
         form: if args.loaded { Form::Loaded } else { Form::BuiltIn },
         out: Some(args.out.clone()),

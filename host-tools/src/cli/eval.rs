@@ -95,7 +95,7 @@ pub fn run(args: &EvalArgs, output: &Output) -> Result<()> {
 }
 
 /// The data set that the model's config names.
-fn trained_on(files: &ModelFiles) -> Result<String> {
+pub fn trained_on(files: &ModelFiles) -> Result<String> {
     let path = files.checkpoint.with_extension("json");
     let json =
         files::read(&path).context("say with --data what to compare with, or keep the config beside the blob")?;

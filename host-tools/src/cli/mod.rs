@@ -4,6 +4,7 @@
 //! and remarks go to standard error. An error is one sentence on standard error: exit code 1, or 2 for wrong usage.
 
 mod bench;
+mod compare;
 mod data;
 mod demo;
 mod diff;
@@ -13,6 +14,7 @@ mod export;
 mod inspect;
 mod output;
 mod sample;
+mod sampling_args;
 pub mod shipped;
 mod train;
 #[cfg(not(feature = "train"))]
@@ -71,7 +73,7 @@ enum Verb {
     Train(train::TrainArgs),
     Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
-    Sample(sample::SampleArgs),
+    Sample(Box<sample::SampleArgs>),
     Eval(eval::EvalArgs),
     Diff(diff::DiffArgs),
     Emulate(emulate::EmulateArgs),

@@ -5,16 +5,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use picodream::{Ddim, Ddpm};
 use serde::Serialize;
 
+use super::compare::{CompareArgs, compare};
 use super::output::Output;
+use super::sampling_args::SamplingArgs;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
 use crate::files;
 use crate::float::FloatPipeline;
 use crate::picture::{Picture, Sheet, gif_bytes, png_bytes, sheet};
-use crate::sampling::{DrawnImage, Network, Request, SamplerChoice, Settings, available_threads, default_class, draw};
+use crate::sampling::{DrawnImage, Network, Request, Settings, available_threads, default_class, draw};
 
 /// Draw images: seeds S, S+1, ... with the int8 network of a blob or the f32 network of its checkpoint.
 ///
@@ -29,6 +30,10 @@ Examples:
   picodream sample fashion-16 --class Bag --count 100 --out bags    single PNGs in the folder bags/
   picodream sample faces-16 --seed 7 --steps 50 --trajectory dream.gif
   picodream sample faces-16 --engine f32 --count 4 --json
+  picodream sample fashion-16 --sampler dpmpp-2m --spacing karras --steps 10
+  picodream sample faces-16 --init me.png --strength 0.5        a picture, half drawn anew
+  picodream sample faces-16 --init me.png --mask hat.png --repeats 10
+  picodream sample fashion-16 --compare ddim,heun,unipc --compare-steps 4,8,16 --frechet 500
 
 Classes go by number or name. Without --class the seed counts through them: class = seed mod number of classes.")]
 pub struct SampleArgs {
@@ -46,21 +51,13 @@ pub struct SampleArgs {
     /// A class by number or name, `all` for every class in turn, `none` for the null class [default: seed mod classes].
     #[arg(long)]
     class: Option<String>,
-    /// Classifier-free guidance scale; 1 is none and costs one network pass per step instead of two.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    guidance: f32,
     /// Which network draws.
     #[arg(long, value_enum, default_value_t = Engine::Int8)]
     engine: Engine,
-    /// Update rule of a denoising step.
-    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
-    sampler: SamplerName,
-    /// Share of ancestral noise in DDIM, 0 (deterministic) to 1.
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
-    eta: f32,
-    /// Do not clip the estimate of the image to the range of pixels at every step.
-    #[arg(long)]
-    no_clip: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    compare: CompareArgs,
     /// A .png file (the image, or a sheet of several), or a folder for single PNGs [default: NAME.png].
     #[arg(long, value_name = "FILE.png|FOLDER")]
     out: Option<PathBuf>,
@@ -94,15 +91,6 @@ impl Engine {
     }
 }
 
-/// The update rule of a denoising step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SamplerName {
-    /// DDIM: any number of steps, deterministic unless --eta is given.
-    Ddim,
-    /// DDPM ancestral sampling.
-    Ddpm,
-}
-
 #[derive(Debug, Serialize)]
 struct ImageJson {
     seed: u64,
@@ -117,7 +105,10 @@ struct SampleJson {
     model: String,
     engine: &'static str,
     steps: u16,
+    sampler: String,
     guidance: f32,
+    /// Of the first image; with guidance each is two passes.
+    network_calls: u32,
     seconds: f64,
     image: crate::config::ImageConfig,
     images: Vec<ImageJson>,
@@ -134,10 +125,18 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
     let files = ModelFiles::find(&args.model)?;
     let (network, names, label) = network(args.engine, &files)?;
     let requests = requests(args, &names)?;
+    let image = network.image()?;
+    let settings = args.sampling.settings(args.steps, image, &names)?;
+    let settings = Settings { keep_frames: trajectory.is_some(), ..settings };
+    if args.compare.is_asked() {
+        let Some(&request) = requests.first() else { bail!("nothing is to be drawn") };
+        let threads = args.threads.map_or_else(available_threads, usize::from);
+        return compare(&args.compare, &network, &files, &settings, request, &label, &out, threads, output);
+    }
     let bar = output.progress(requests.len(), "drawing");
     let begin = Instant::now();
     let threads = args.threads.map_or_else(available_threads, usize::from);
-    let drawn = draw(&network, &settings(args), &requests, threads, || bar.inc(1))?;
+    let drawn = draw(&network, &settings, &requests, threads, || bar.inc(1))?;
     let seconds = begin.elapsed().as_secs_f64();
     bar.finish_and_clear();
 
@@ -154,9 +153,11 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
         model: args.model.clone(),
         engine: args.engine.name(),
         steps: args.steps,
-        guidance: args.guidance,
+        sampler: args.sampling.sampler.clone(),
+        guidance: args.sampling.guidance,
+        network_calls: first.network_calls,
         seconds,
-        image: crate::config::ImageConfig { width: first.width, height: first.height, channels: first.channels },
+        image,
         images,
         trajectory: args.trajectory.clone(),
     })
@@ -177,15 +178,6 @@ pub fn network(engine: Engine, files: &ModelFiles) -> Result<(Network<'_>, Vec<S
             Ok((network, checkpoint.config.data.class_names, checkpoint.config.name))
         }
     }
-}
-
-fn settings(args: &SampleArgs) -> Settings {
-    let sampler = match args.sampler {
-        SamplerName::Ddim => SamplerChoice::Ddim(Ddim { eta: args.eta }),
-        SamplerName::Ddpm => SamplerChoice::Ddpm(Ddpm::default()),
-    };
-    let (steps, guidance) = (args.steps, args.guidance);
-    Settings { steps, guidance, clip_sample: !args.no_clip, sampler, keep_frames: args.trajectory.is_some() }
 }
 
 /// Seeds S..S+K−1: counting through the classes, of one class, of the null class, or of every class in turn.
@@ -280,10 +272,11 @@ fn layout(args: &SampleArgs, label: &str, names: &[String], drawn: &[DrawnImage]
     };
     let width = images.first().map_or(1, |p| p.width);
     let scale = args.scale.map_or_else(|| (1400 / (columns * width)).clamp(2, (128 / width).max(2)), usize::from);
-    let sampler = if args.sampler == SamplerName::Ddim { "DDIM" } else { "DDPM" };
-    let guidance = if args.guidance == 1.0 { String::new() } else { format!(", guidance {}", args.guidance) };
+    let sampler = args.sampling.title();
+    let scale_of = args.sampling.guidance;
+    let guidance = if scale_of == 1.0 { String::new() } else { format!(", guidance {scale_of}") };
     let title = format!("{label}, {}, {sampler}-{}{guidance}", args.engine.name(), args.steps);
-    Sheet { title, images, columns, row_labels, column_labels, scale }
+    Sheet { title, images, columns, row_labels, column_labels, captions: Vec::new(), scale }
 }
 
 /// One row up to ten images; above, a grid wider than high, with a full last row where the count allows.

@@ -87,7 +87,7 @@ fn is_picture(path: &Path) -> bool {
 }
 
 /// Decodes one picture and appends it fitted to `image`.
-fn append(path: &Path, image: ImageConfig, out: &mut Vec<u8>) -> Result<()> {
+pub fn append(path: &Path, image: ImageConfig, out: &mut Vec<u8>) -> Result<()> {
     let bytes = files::read(path)?;
     let picture =
         picture::decode(&bytes).with_context(|| format!("{} is not a readable PNG or JPEG picture", path.display()))?;

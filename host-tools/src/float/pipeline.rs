@@ -5,7 +5,7 @@ use picodream::edit::Drawing;
 use picodream::sampler::{Sampler, guide};
 use picodream::schedule::{Level, Schedule};
 use picodream::walk::{ModelInfo, Walk};
-use picodream::{Config, Image, PredictionType, Progress, Spacing};
+use picodream::{Config, Image, PredictionType, Progress, SetupError, Spacing};
 
 use super::engine::{FloatUNet, OpTrace};
 use crate::checkpoint::Checkpoint;
@@ -149,18 +149,7 @@ pub struct FloatDrawing<'p, S: Sampler, P: Spacing> {
 impl<S: Sampler, P: Spacing> FloatDrawing<'_, S, P> {
     /// One denoising step.
     pub fn step(&mut self) -> Progress {
-        let step = self.walk.context().step;
-        while self.walk.context().step == step {
-            if self.call(&mut |_| {}, &mut |_, _| {}) == Progress::Done {
-                return Progress::Done;
-            }
-        }
-        Progress::Running
-    }
-
-    /// Sets the guidance scale from the next network call on; between two steps, a scale per step.
-    pub fn set_guidance(&mut self, guidance: f32) -> Result<()> {
-        self.walk.set_guidance(guidance).map_err(|error| anyhow::anyhow!("{error}"))
+        self.advance_step()
     }
 
     /// One network call (of two passes, with guidance) and the update that follows it.
@@ -211,6 +200,10 @@ impl<S: Sampler, P: Spacing> Drawing for FloatDrawing<'_, S, P> {
         self.walk.unshow(&mut self.sample);
         write(&self.pipeline.info(), &mut self.sample);
         self.walk.show(&mut self.sample);
+    }
+
+    fn set_guidance(&mut self, guidance: f32) -> Result<(), SetupError> {
+        self.walk.set_guidance(guidance)
     }
 
     fn advance(&mut self) -> Progress {

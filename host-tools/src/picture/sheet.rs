@@ -19,6 +19,8 @@ pub struct Sheet {
     pub row_labels: Vec<String>,
     /// A label above each column; empty for none.
     pub column_labels: Vec<String>,
+    /// A line under each image; empty for none.
+    pub captions: Vec<String>,
     /// Enlargement of the images.
     pub scale: usize,
 }
@@ -30,6 +32,7 @@ pub fn sheet(sheet: &Sheet) -> (Picture, Vec<(usize, usize)>) {
     let rows = sheet.images.len().div_ceil(columns);
     let cell = |size: fn(&Picture) -> usize| sheet.images.iter().map(size).max().unwrap_or(1) * scale;
     let (cell_width, cell_height) = (cell(|p| p.width), cell(|p| p.height));
+    let caption_height = if sheet.captions.is_empty() { 0 } else { CHARACTER + CHARACTER / 2 };
     let (gap, margin, line) = (scale.clamp(2, 8), 2 * CHARACTER, 2 * CHARACTER);
     let label_width = sheet.row_labels.iter().map(|label| label.len() * CHARACTER + CHARACTER).max().unwrap_or(0);
     let left = margin + label_width;
@@ -37,7 +40,8 @@ pub fn sheet(sheet: &Sheet) -> (Picture, Vec<(usize, usize)>) {
     let top = margin + title_height + if sheet.column_labels.is_empty() { 0 } else { line };
     let grid_width = columns * (cell_width + gap) - gap;
     let width = (left + grid_width + margin).max(sheet.title.len() * CHARACTER + 2 * margin);
-    let height = top + (rows * (cell_height + gap)).max(gap) - gap + margin;
+    let row_height = cell_height + caption_height + gap;
+    let height = top + (rows * row_height).max(gap) - gap + margin;
 
     let mut paper = Picture::new(width, height, PAPER);
     paper.text(margin, margin, 1, INK, &sheet.title);
@@ -49,13 +53,17 @@ pub fn sheet(sheet: &Sheet) -> (Picture, Vec<(usize, usize)>) {
     }
     for (row, label) in sheet.row_labels.iter().take(rows).enumerate() {
         let x = left - CHARACTER - label.len() * CHARACTER;
-        let y = top + row * (cell_height + gap) + cell_height.saturating_sub(CHARACTER) / 2;
+        let y = top + row * row_height + cell_height.saturating_sub(CHARACTER) / 2;
         paper.text(x, y, 1, FAINT, label);
     }
-    let corner = |i: usize| (left + i % columns * (cell_width + gap), top + i / columns * (cell_height + gap));
+    let corner = |i: usize| (left + i % columns * (cell_width + gap), top + i / columns * row_height);
     let corners: Vec<_> = (0..sheet.images.len()).map(corner).collect();
     for (image, &(x, y)) in sheet.images.iter().zip(&corners) {
         paper.paste(x, y, &image.enlarged(scale));
+    }
+    for (caption, &(x, y)) in sheet.captions.iter().zip(&corners) {
+        let caption: String = caption.chars().take(fitting).collect();
+        paper.text(x, y + cell_height + CHARACTER / 4, 1, FAINT, &caption);
     }
     (paper, corners)
 }

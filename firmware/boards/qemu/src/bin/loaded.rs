@@ -14,7 +14,7 @@ fn main() -> ! {
     let request = board.request();
     let blob = board.read_blob(BLOB.take());
     let outcome = match Model::parse(blob) {
-        Ok(model) => picodream_app::run(&mut board, &model, ARENA.take(), &request),
+        Ok(model) => picodream_app::run_any(&mut board, &model, ARENA.take(), &request),
         Err(error) => picodream_app::refuse(&mut board, &error),
     };
     board.exit(outcome)
