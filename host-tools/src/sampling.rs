@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow, ensure};
 use picodream::edit::Drawing;
-use picodream::spacing::{AnySpacing, FewStep, Trailing};
+use picodream::spacing::{AnySpacing, Ends, FewStep, Karras, Trailing};
 use picodream::{Config, Ddim, Image, Model, Pipeline, Progress};
 
 pub use picodream::sampler::AnySampler as SamplerChoice;
@@ -93,13 +93,20 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The levels of noise: those asked for, or those that few-step models are tuned for, or trailing ones.
+    /// The levels of noise: those asked for, or the sampler's usual ones. Those of few-step models for consistency; Karras'
+    /// from σ̂ = 80 for rules that divide by α, which a cosine schedule begins with 0.00005; trailing for all others.
     #[must_use]
     pub fn spacing(&self) -> AnySpacing {
-        match self.sampler {
-            SamplerChoice::Consistency(_) => self.spacing.unwrap_or(AnySpacing::FewStep(FewStep)),
-            _ => self.spacing.unwrap_or(AnySpacing::Trailing(Trailing)),
-        }
+        let usual = match self.sampler {
+            SamplerChoice::Consistency(_) => AnySpacing::FewStep(FewStep),
+            SamplerChoice::Heun(_)
+            | SamplerChoice::ProbabilityFlow(_)
+            | SamplerChoice::Langevin(_)
+            | SamplerChoice::Plms(_)
+            | SamplerChoice::Pndm(_) => AnySpacing::Karras(Karras { ends: Ends::FROM_80, ..Karras::FULL }),
+            _ => AnySpacing::Trailing(Trailing),
+        };
+        self.spacing.unwrap_or(usual)
     }
 
     fn config(&self, request: Request) -> Config<SamplerChoice, AnySpacing> {

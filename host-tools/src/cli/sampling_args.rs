@@ -19,7 +19,8 @@ pub struct SamplingArgs {
     /// Update rule of a denoising step; docs/samplers.md has a line on each.
     #[arg(long, value_name = "NAME", default_value = "ddim", value_parser = sampler_names())]
     pub sampler: String,
-    /// Which levels of noise are visited [default: trailing; few-step for consistency and lcm].
+    /// Which levels of noise are visited [default: trailing; few-step for consistency and lcm; karras for
+    /// heun, pf-euler, pf-heun, langevin, plms and pndm].
     #[arg(long, value_name = "NAME", value_parser = spacing_names())]
     spacing: Option<String>,
     /// Share of fresh noise, 0 to 1, of ddim [default: 0], euler-ancestral [1], dpmpp-2m [0] and dpmpp-2m-sde [1].

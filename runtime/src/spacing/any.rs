@@ -1,6 +1,8 @@
 //! Any spacing, chosen at run time; see [`crate::sampler::AnySampler`].
 
-use super::{Diffusers, DiffusersRule, Exponential, FewStep, Karras, Leading, Linspace, Spacing, Trailing, TrigFlow};
+use super::{
+    Diffusers, DiffusersRule, Ends, Exponential, FewStep, Karras, Leading, Linspace, Spacing, Trailing, TrigFlow,
+};
 use crate::sampler::SamplerError;
 use crate::schedule::{Level, Schedule};
 
@@ -31,8 +33,8 @@ impl AnySpacing {
         ("trailing", Self::Trailing(Trailing)),
         ("leading", Self::Leading(Leading { offset: 0 })),
         ("linspace", Self::Linspace(Linspace)),
-        ("karras", Self::Karras(Karras::FULL)),
-        ("exponential", Self::Exponential(Exponential::FULL)),
+        ("karras", Self::Karras(Karras { rho: 7.0, ends: Ends::FROM_80 })),
+        ("exponential", Self::Exponential(Exponential { ends: Ends::FROM_80 })),
         ("trigflow", Self::TrigFlow(TrigFlow)),
         ("few-step", Self::FewStep(FewStep)),
         ("diffusers-leading", Self::Diffusers(Diffusers::of(DiffusersRule::Leading))),

@@ -5,7 +5,8 @@ use crate::math;
 use crate::sampler::SamplerError;
 use crate::schedule::{Level, Schedule};
 
-/// The two ends of a curve, as noise σ̂ of the variance-exploding view; `None` is the schedule's own end.
+/// The two ends of a curve, as noise σ̂ of the variance-exploding view; `None` is the schedule's own end, and a first noise
+/// above it is limited to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ends {
     /// Noise of the last step.
@@ -17,14 +18,18 @@ pub struct Ends {
 impl Ends {
     /// The schedule's own.
     pub const FULL: Self = Self { sigma_min: None, sigma_max: None };
+    /// From 80, the first noise of Karras et al.; schedules that go on to almost no signal cost first steps for nothing.
+    pub const FROM_80: Self = Self { sigma_min: None, sigma_max: Some(80.0) };
 
     fn of(&self, schedule: &Schedule<'_>) -> (f32, f32) {
         let min = self.sigma_min.unwrap_or_else(|| schedule.level(0).sigma_ve());
-        (min, self.sigma_max.unwrap_or_else(|| schedule.noisiest().sigma_ve()))
+        let own = schedule.noisiest().sigma_ve();
+        (min, self.sigma_max.map_or(own, |max| if max < own { max } else { own }))
     }
 
     fn check(&self, schedule: &Schedule<'_>) -> Result<(), SamplerError> {
         let (min, max) = self.of(schedule);
+        let max = self.sigma_max.unwrap_or(max);
         if !(1e-6..=1e6).contains(&max) {
             let allowed = "in 0.000001..=1000000 (give one where the schedule ends without signal)";
             return Err(SamplerError { field: "sigma_max", value: max, allowed });
@@ -79,11 +84,6 @@ impl Spacing for Karras {
 pub struct Exponential {
     /// From where to where.
     pub ends: Ends,
-}
-
-impl Exponential {
-    /// Over the whole schedule.
-    pub const FULL: Self = Self { ends: Ends::FULL };
 }
 
 impl Spacing for Exponential {
