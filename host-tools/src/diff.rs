@@ -112,6 +112,16 @@ impl Power {
 ///
 /// Fails when the two are not the same network, or when an option is out of range; one sentence each.
 pub fn diff(model: &Model<'_>, checkpoint: &Checkpoint, options: &DiffOptions) -> Result<DiffReport> {
+    diff_with_progress(model, checkpoint, options, &mut || {})
+}
+
+/// Like [`diff`]; `image_done` is called after each image.
+pub fn diff_with_progress(
+    model: &Model<'_>,
+    checkpoint: &Checkpoint,
+    options: &DiffOptions,
+    image_done: &mut impl FnMut(),
+) -> Result<DiffReport> {
     let float = FloatPipeline::new(checkpoint)?;
     let unet = UNet::new(model).map_err(|error| anyhow!("{error}"))?;
     check_same_network(&unet, &float, checkpoint)?;
@@ -130,6 +140,7 @@ pub fn diff(model: &Model<'_>, checkpoint: &Checkpoint, options: &DiffOptions) -
         let config = image_config(options, i, graph.num_classes);
         let x0 = comparison.follow(&float, &config)?;
         psnrs.push(psnr(&float, &x0, &int8_image(model, &config)?));
+        image_done();
     }
     let mean = psnrs.iter().sum::<f64>() / psnrs.len() as f64;
     let min = psnrs.iter().copied().fold(f64::INFINITY, f64::min);

@@ -6,7 +6,7 @@ use clap::Args;
 use super::output::Output;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
-use crate::diff::{DiffOptions, DiffReport, diff};
+use crate::diff::{DiffOptions, DiffReport, diff_with_progress};
 
 /// Compare the int8 network with its f32 checkpoint: per denoising step, on finished images, and per operator.
 ///
@@ -49,9 +49,10 @@ pub fn run(args: &DiffArgs, output: &Output) -> Result<()> {
     let names = class_names(&model)?;
     let class = args.class.as_deref().map(|text| class_index(&names, text)).transpose()?;
     let (steps, seed, count, guidance) = (args.steps, args.seed, args.count.into(), args.guidance);
-    let spinner = output.spinner("drawing with both networks");
-    let report = diff(&model, &checkpoint, &DiffOptions { steps, seed, count, class, guidance })?;
-    spinner.finish_and_clear();
+    let bar = output.progress(count, "drawing with both networks");
+    let options = DiffOptions { steps, seed, count, class, guidance };
+    let report = diff_with_progress(&model, &checkpoint, &options, &mut || bar.inc(1))?;
+    bar.finish_and_clear();
     output.object(&report)?;
     tell(&report, args.top, output)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::output::Output;
 use crate::checkpoint::Checkpoint;
-use crate::export::{Budget, ExportOptions, ExportReport, Exported, Kernels, export};
+use crate::export::{Budget, ExportOptions, ExportReport, Exported, Kernels, export_with_progress};
 use crate::files;
 
 /// Quantise a checkpoint and pack it into one blob for the microcontroller.
@@ -57,9 +57,14 @@ pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     ensure!(out != args.checkpoint, "--out is the checkpoint itself: {}", out.display());
     let kernels = args.kernels()?;
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
-    let spinner = output.spinner("calibrating and quantising");
-    let Exported { bytes, report } = export(&checkpoint, &ExportOptions { kernels, ..ExportOptions::default() })?;
-    spinner.finish_and_clear();
+    let bar = output.progress(0, "calibrating and quantising");
+    let mut progress = |done: usize, total: usize| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    };
+    let Exported { bytes, report } =
+        export_with_progress(&checkpoint, &ExportOptions { kernels, ..ExportOptions::default() }, &mut progress)?;
+    bar.finish_and_clear();
     files::write_atomic(&out, &bytes)?;
     let ExportReport {
         name,

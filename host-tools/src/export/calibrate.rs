@@ -143,8 +143,12 @@ pub struct Calibration {
     pub ops: Vec<OpStats>,
 }
 
-/// Draws the images with the float network and records every op's inputs.
-pub fn calibrate(pipeline: &FloatPipeline, trajectories: &Trajectories) -> Result<Calibration> {
+/// Draws the images with the float network and records every op's inputs; `image_done` is called after each.
+pub fn calibrate(
+    pipeline: &FloatPipeline,
+    trajectories: &Trajectories,
+    image_done: &mut impl FnMut(),
+) -> Result<Calibration> {
     let Trajectories { images, first_seed, steps, guidance } = trajectories;
     ensure!(*images > 0, "calibration needs at least one image");
     ensure!(
@@ -172,6 +176,7 @@ pub fn calibrate(pipeline: &FloatPipeline, trajectories: &Trajectories) -> Resul
             "the float network's samples are not finite (seed {}); train it again with a lower learning rate",
             config.seed
         );
+        image_done();
     }
     Ok(Calibration { ops })
 }
@@ -225,7 +230,7 @@ mod tests {
         let checkpoint = random::checkpoint(random::config(image, unet, 2), 2);
         let pipeline = FloatPipeline::new(&checkpoint).unwrap();
         let short = Trajectories { images: 3, steps: vec![2], guidance: vec![1.5], ..Trajectories::default() };
-        let calibration = calibrate(&pipeline, &short).unwrap();
+        let calibration = calibrate(&pipeline, &short, &mut || {}).unwrap();
         for (op, stats) in pipeline.net().graph().ops.iter().zip(&calibration.ops) {
             let branches = match op {
                 Op::TimeEmbed(_) | Op::Narrow(_) => 0,
@@ -236,6 +241,6 @@ mod tests {
             assert_eq!(stats.branches.iter().filter(seen).count(), branches, "{}", op.name());
         }
         let none = Trajectories { images: 0, ..short };
-        assert!(calibrate(&pipeline, &none).unwrap_err().to_string().contains("at least one image"));
+        assert!(calibrate(&pipeline, &none, &mut || {}).unwrap_err().to_string().contains("at least one image"));
     }
 }

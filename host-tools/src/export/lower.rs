@@ -49,6 +49,17 @@ pub enum Kernels {
 
 /// Quantises, lowers and plans a graph.
 pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules, kernels: Kernels) -> Result<Lowered> {
+    lower_with_progress(graph, calibration, rules, kernels, &mut || {})
+}
+
+/// Like [`lower`]; `op_done` is called after each op.
+pub fn lower_with_progress(
+    graph: &Graph,
+    calibration: &Calibration,
+    rules: &Rules,
+    kernels: Kernels,
+    op_done: &mut impl FnMut(),
+) -> Result<Lowered> {
     ensure!(
         graph.ops.len() <= 256 && graph.tensors.len() < 256,
         "the network has {} operators and {} tensors; a blob holds at most 256 and 255",
@@ -68,6 +79,7 @@ pub fn lower(graph: &Graph, calibration: &Calibration, rules: &Rules, kernels: K
                 blob::Op::Narrow(NarrowOp { common: lowerer.common(op.out, 0, Piece::new(0)), src: places.of[op.src] })
             }
         });
+        op_done();
     }
     let data = lowerer.data;
     let mut tensors = places.records.clone();

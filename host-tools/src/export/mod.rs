@@ -70,11 +70,26 @@ pub struct Exported {
 /// Fails when a tensor is missing or misshapen, when the network exceeds what a blob can hold, or when its float forward
 /// pass does not stay finite; one sentence each.
 pub fn export(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Exported> {
+    export_with_progress(checkpoint, options, &mut |_, _| {})
+}
+
+/// Like [`export`]; `progress` is told how many pieces of work are done and how many there are.
+pub fn export_with_progress(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    progress: &mut impl FnMut(usize, usize),
+) -> Result<Exported> {
     checkpoint.config.validate()?;
     let pipeline = FloatPipeline::new(checkpoint)?;
-    let calibration = calibrate::calibrate(&pipeline, &options.trajectories).context("calibration failed")?;
     let graph = pipeline.net().graph();
-    let lowered = lower::lower(graph, &calibration, &options.rules, options.kernels)?;
+    let (mut done, total) = (0, options.trajectories.images + graph.ops.len());
+    let mut piece_done = || {
+        done += 1;
+        progress(done, total);
+    };
+    let calibration =
+        calibrate::calibrate(&pipeline, &options.trajectories, &mut piece_done).context("calibration failed")?;
+    let lowered = lower::lower_with_progress(graph, &calibration, &options.rules, options.kernels, &mut piece_done)?;
     let bytes = pack::pack(&checkpoint.config, &lowered)?;
     if let Kernels::Within(budget) = options.kernels {
         budget.check(bytes.len(), lowered.plan.peak)?;
