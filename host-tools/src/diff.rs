@@ -270,6 +270,8 @@ impl Comparison<'_, '_> {
 
     /// Runs the int8 network on one x_t, op by op; returns its output.
     fn compare_pass(&mut self, pass: &Pass, sample: &[f32], timestep: u16, class: u16) -> Vec<f32> {
+        self.unet.begin(self.arena.bytes());
+        self.unet.begin(self.local.bytes());
         self.unet.sample_mut(self.arena.bytes()).copy_from_slice(sample);
         for index in 0..self.graph.ops.len() {
             let Some(op) = self.unet.op(index as u16) else { continue };
@@ -318,6 +320,8 @@ impl Comparison<'_, '_> {
 fn read_tensor(tensor: &TensorRecord, arena: &[u8]) -> Vec<f32> {
     let bytes = &arena[tensor.elements().range()];
     match tensor.dtype {
+        // Expanded weights are no operand.
+        DType::I16 => Vec::new(),
         DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         DType::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         DType::I8 => {
@@ -347,6 +351,7 @@ fn write_tensor(tensor: &TensorRecord, values: &[f32], arena: &mut [u8]) {
     let bytes: Vec<u8> = match tensor.dtype {
         DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
         DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::I16 => return,
         DType::I8 => {
             let inverse = |scale: f32| if scale > 0.0 { 1.0 / scale } else { 0.0 };
             let round = |(v, s): (&f32, &f32)| (v * inverse(*s)).round() as i8 as u8;

@@ -144,8 +144,12 @@ fn tensor_reports(header: &Header, ops: &[Op], names: &[&str], records: &[Tensor
     let report = |(index, record): (usize, &TensorRecord)| {
         let touches = |op: &Op| usize::from(op.common().out) == index || op.reads().any(|t| usize::from(t) == index);
         let writer = ops.iter().position(|op| usize::from(op.common().out) == index);
-        let whole_step = index == usize::from(header.sample) || index == usize::from(header.guidance);
+        let expands = |op: &Op| matches!(op, Op::Conv(op) if op.expanded.map(usize::from) == Some(index));
+        let expanded = ops.iter().position(expands).map(|op| format!("{}.expanded", names[op]));
+        let endpoint = index == usize::from(header.sample) || index == usize::from(header.guidance);
+        let whole_step = endpoint || expanded.is_some();
         let name = match (index, writer) {
+            _ if expanded.is_some() => expanded.as_deref().unwrap_or_default(),
             (i, _) if i == usize::from(header.sample) => "x_t",
             (i, _) if i == usize::from(header.guidance) && header.guidance != NONE => "guidance",
             (_, Some(op)) => names[op],

@@ -255,6 +255,7 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
     /// Begins another image with the same settings.
     pub fn restart(&mut self, seed: u64) {
         (self.pass, self.op) = (Pass::First, 0);
+        self.unet.begin(self.arena);
         self.walk.restart(seed, self.unet.sample_mut(self.arena));
     }
 

@@ -45,6 +45,8 @@ impl<'a> Elements<'a> {
     pub(crate) fn new(bytes: &'a [u8], dtype: DType, scales: &'a [u8]) -> Self {
         match dtype {
             DType::I8 => Self::I8(i8s(bytes), f32s(scales)),
+            // Weights are no operand.
+            DType::I16 => Self::F32(&[]),
             DType::F16 => Self::F16(bytemuck::try_cast_slice(bytes).unwrap_or(&[])),
             DType::F32 => Self::F32(f32s(bytes)),
         }
@@ -91,7 +93,7 @@ impl<'a> ElementsMut<'a> {
         match dtype {
             DType::F16 => Self::F16(bytemuck::try_cast_slice_mut(bytes).unwrap_or(&mut [])),
             // Nothing but `ops/narrow.rs` writes 8 bits, and not through here.
-            DType::I8 => Self::F32(&mut []),
+            DType::I8 | DType::I16 => Self::F32(&mut []),
             DType::F32 => Self::F32(f32s_mut(bytes)),
         }
     }

@@ -1,6 +1,6 @@
 //! The network: runs the operator list of a validated blob inside the arena, one operator at a time.
 
-use crate::blob::{Header, Model, Op, ParseError, Region, TensorRecord};
+use crate::blob::{Header, Model, Op, ParseError, Region, TensorRecord, expand_winograd};
 use crate::ops::{self, Context};
 use crate::tensor::{f32s, f32s_mut};
 
@@ -104,6 +104,7 @@ impl<'m> UNet<'m> {
                     residual: op.residual.map(|residual| self.tensor(residual)),
                     time: op.time.map(|time| self.tensor(time)),
                     out: self.tensor(op.common.out),
+                    expanded: op.expanded.map(|expanded| self.tensor(expanded)),
                 };
                 ops::conv(context, &op, operands, arena);
             }
@@ -115,7 +116,21 @@ impl<'m> UNet<'m> {
         }
     }
 
-    /// One network call: every operator in order.
+    /// Expands the weights that the plan keeps in the arena; to be called before the first operator of an image. `arena` as in
+    /// [`UNet::run_op`].
+    pub fn begin(&self, arena: &mut [u8]) {
+        for op in self.model.ops(&self.header) {
+            let Op::Conv(op) = op else { continue };
+            let Some(expanded) = op.expanded else { continue };
+            let Some(out) = arena.get_mut(self.tensor(expanded).elements().range()) else { continue };
+            let channels = |index: u16| u32::from(self.tensor(index).channels);
+            let (cin, cout) = (channels(op.src_a) + op.src_b.map_or(0, channels), channels(op.common.out));
+            let direct = self.model.array(&self.header, &op.common, op.data_layout(cin, cout, 0).weight);
+            expand_winograd(direct, cin as usize, cout as usize, out);
+        }
+    }
+
+    /// One network call: every operator in order, after [`UNet::begin`].
     pub fn forward(&self, timestep: f32, class: u16, arena: &mut [u8]) {
         for index in 0..self.op_count() {
             self.run_op(index, timestep, class, arena);

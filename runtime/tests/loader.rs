@@ -51,6 +51,7 @@ fn tiny_blob() -> Vec<u8> {
         norm: None,
         silu: false,
         algorithm: Algorithm::Direct,
+        expanded: None,
         qmax: 127,
         inv_scale_a: 30.0,
         inv_scale_b: 0.0,

@@ -10,7 +10,7 @@ use super::calibrate::{Calibration, OpStats};
 use super::places::Places;
 use super::plan::{Buffer, Plan, plan};
 use super::quantise::{Inputs, QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
-use super::target::{self, Budget};
+use super::target::{self, Budget, Choice};
 use crate::float::{Attention, Conv, Graph, Linear, Norm, Op, TimeEmbed};
 
 /// A network ready to be packed.
@@ -67,13 +67,15 @@ pub fn lower_with_progress(
         graph.tensors.len()
     );
     let places = Places::new(graph);
-    let algorithms = algorithms(graph, &places, kernels);
+    let choices = choices(graph, &places, kernels);
+    let mut places = places;
+    let expanded = places.push_expanded(graph, &choices);
     let mut lowerer = Lowerer { graph, places: &places, rules, data: Vec::new() };
     let mut ops = Vec::with_capacity(graph.ops.len());
-    for ((op, stats), algorithm) in graph.ops.iter().zip(&calibration.ops).zip(algorithms) {
+    for ((op, stats), (choice, expanded)) in graph.ops.iter().zip(&calibration.ops).zip(choices.iter().zip(expanded)) {
         ops.push(match op {
             Op::TimeEmbed(op) => blob::Op::TimeEmbed(lowerer.time_embed(op)),
-            Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats, algorithm)),
+            Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats, choice.algorithm, expanded)),
             Op::Attention(op) => blob::Op::Attention(lowerer.attention(op, stats)),
             Op::Narrow(op) => {
                 blob::Op::Narrow(NarrowOp { common: lowerer.common(op.out, 0, Piece::new(0)), src: places.of[op.src] })
@@ -96,10 +98,10 @@ pub fn lower_with_progress(
     })
 }
 
-/// The algorithm of each op.
-fn algorithms(graph: &Graph, places: &Places, kernels: Kernels) -> Vec<Algorithm> {
+/// How each op is computed.
+fn choices(graph: &Graph, places: &Places, kernels: Kernels) -> Vec<Choice> {
     let of_all = |of: fn(&Conv) -> Algorithm| {
-        let of_op = |op: &Op| if let Op::Conv(op) = op { of(op) } else { Algorithm::Direct };
+        let of_op = |op: &Op| Choice::from(if let Op::Conv(op) = op { of(op) } else { Algorithm::Direct });
         graph.ops.iter().map(of_op).collect()
     };
     match kernels {
@@ -156,6 +158,7 @@ fn conv_record(op: &Conv, places: &Places, graph: &Graph, algorithm: Algorithm) 
         norm: op.norm.as_ref().map(norm_record),
         silu: op.silu,
         algorithm,
+        expanded: None,
         qmax: 0,
         inv_scale_a: 0.0,
         inv_scale_b: 0.0,
@@ -252,11 +255,12 @@ impl Lowerer<'_> {
         }
     }
 
-    fn conv(&mut self, op: &Conv, stats: &OpStats, algorithm: Algorithm) -> ConvOp {
+    fn conv(&mut self, op: &Conv, stats: &OpStats, algorithm: Algorithm, expanded: Option<u16>) -> ConvOp {
         let source = &self.graph.tensors[op.src_a];
         let channels = [source.channels, op.src_b.map_or(0, |b| self.graph.tensors[b].channels)];
         let (qmax, product) = self.product(op, channels, stats);
         let mut record = ConvOp {
+            expanded,
             qmax,
             inv_scale_a: product.inv_scale[0],
             inv_scale_b: product.inv_scale[1],
@@ -315,8 +319,8 @@ fn conv_piece(op: &Conv, record: &ConvOp, product: &QuantProduct, cin: u32) -> P
     let plain = PlainWeights { weight: &product.rows.weight, kernel: op.kernel, cin: cin as usize, cout: op.cout() };
     let packed = piece.bytes(layout.weight);
     match record.algorithm {
-        Algorithm::Direct => plain.pack_direct(packed),
-        Algorithm::Winograd => plain.pack_winograd(packed),
+        Algorithm::Winograd if record.expanded.is_none() => plain.pack_winograd(packed),
+        Algorithm::Direct | Algorithm::Winograd => plain.pack_direct(packed),
         Algorithm::Phases => plain.pack_phases(packed),
     }
     piece.floats(layout.scale, product.rows.scale.iter().copied());

@@ -173,24 +173,29 @@ mod tests {
         assert!(narrowed > 0);
     }
 
+    /// Checksum of a small image.
+    fn draw(blob: &[u8]) -> u32 {
+        let model = Model::parse(blob).unwrap();
+        let mut arena = Arena::new(model.arena_bytes());
+        let config = Config { steps: 4, class: Some(1), ..Config::new(5) };
+        let mut dream = Pipeline::new(&model, arena.bytes(), config).unwrap();
+        while dream.step() == Progress::Running {}
+        dream.image().crc32()
+    }
+
     #[test]
     fn every_algorithm_draws_the_same_image() {
         let checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
-        let draw = |kernels| {
-            let options = ExportOptions { kernels, ..quick(Rules::default()) };
-            let exported = export(&checkpoint, &options).unwrap();
-            let model = Model::parse(&exported.bytes).unwrap();
-            let mut arena = Arena::new(model.arena_bytes());
-            let config = Config { steps: 4, class: Some(1), ..Config::new(5) };
-            let mut dream = Pipeline::new(&model, arena.bytes(), config).unwrap();
-            while dream.step() == Progress::Running {}
+        let figures = |kernels| {
+            let bytes = export(&checkpoint, &ExportOptions { kernels, ..quick(Rules::default()) }).unwrap().bytes;
+            let model = Model::parse(&bytes).unwrap();
             let header = model.header().unwrap();
             let used = |algorithm| {
                 model.ops(&header).filter(|op| matches!(op, Op::Conv(op) if op.algorithm == algorithm)).count()
             };
-            (dream.image().crc32(), used(Algorithm::Winograd), used(Algorithm::Phases))
+            (draw(&bytes), used(Algorithm::Winograd), used(Algorithm::Phases))
         };
-        let (small, fast) = (draw(Kernels::Small), draw(Kernels::Fast));
+        let (small, fast) = (figures(Kernels::Small), figures(Kernels::Fast));
         assert_eq!((small.0, small.1, small.2), (fast.0, 0, 0));
         assert!(fast.1 > 10 && fast.2 == 2, "{fast:?}");
     }
@@ -210,6 +215,13 @@ mod tests {
         assert!((least..=(least + most) / 2 + 10_000).contains(&(half.bytes.len() as u32)));
         assert!(half.bytes != small.bytes && half.bytes != fast.bytes);
         assert_eq!(within(1 << 30, small.report.arena_bytes).unwrap().report.arena_bytes, small.report.arena_bytes);
+        let arena = fast.report.arena_bytes;
+        let expanded = within(half.bytes.len() as u32, arena + (most - least)).unwrap();
+        assert_eq!(draw(&expanded.bytes), draw(&small.bytes), "expanded weights draw the same image");
+        let model = Model::parse(&expanded.bytes).unwrap();
+        let header = model.header().unwrap();
+        let in_ram = model.ops(&header).filter(|op| matches!(op, Op::Conv(op) if op.expanded.is_some())).count();
+        assert!(in_ram > 3 && expanded.report.arena_bytes > arena && expanded.bytes.len() <= half.bytes.len());
         assert!(within(least - 1, 1 << 30).unwrap_err().to_string().contains("the blob takes"));
         assert!(within(1 << 30, 1000).unwrap_err().to_string().contains("the arena takes"));
     }

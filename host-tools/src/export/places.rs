@@ -3,9 +3,10 @@
 //! An output takes over the residual it adds, a source of a 1×1 convolution of stride 1 that reads raw values, or an
 //! attention's input, whenever that tensor dies there and has the same shape: the runtime reads before it writes.
 
-use picodream::blob::{DType, TensorRecord};
+use picodream::blob::{ConvOp, DType, TensorRecord};
 
 use super::plan::Buffer;
+use super::target::Choice;
 use crate::float::{Conv, Graph, Op, TensorId};
 
 /// Records without offsets, and who uses which.
@@ -53,6 +54,23 @@ impl Places {
     pub fn buffers(&self) -> Vec<Buffer> {
         let records = self.records.iter().zip(&self.lives);
         records.map(|(record, &(first, last))| Buffer { bytes: record.region().bytes, first, last }).collect()
+    }
+
+    /// Adds the tensors of weights that are expanded in the arena, alive all the time; returns that of each op.
+    pub fn push_expanded(&mut self, graph: &Graph, choices: &[Choice]) -> Vec<Option<u16>> {
+        let mut expanded = Vec::with_capacity(choices.len());
+        for (op, choice) in graph.ops.iter().zip(choices) {
+            expanded.push(match op {
+                Op::Conv(op) if choice.expanded => {
+                    let cin = op.weight.len() / op.cout() / op.kernel / op.kernel;
+                    self.records.push(ConvOp::expanded_record(cin as u32, op.cout() as u32));
+                    self.lives.push((0, graph.ops.len() - 1));
+                    Some((self.records.len() - 1) as u16)
+                }
+                _ => None,
+            });
+        }
+        expanded
     }
 
     fn push(&mut self, graph: &Graph, id: TensorId) -> u16 {

@@ -1,7 +1,8 @@
 //! Which algorithm each convolution gets: the fewest instructions that a board's flash and RAM have room for.
 //!
 //! Winograd and phase weights take more flash than direct ones, Winograd's working memory more RAM. Starting from direct
-//! everywhere, the layer that saves most instructions per byte of flash is changed first, as long as everything fits.
+//! everywhere, the layer that saves most instructions per byte of flash is changed first, as long as everything fits; what
+//! is then still direct for want of flash has its Winograd weights expanded in RAM, if there is room.
 
 use anyhow::{Result, ensure};
 use picodream::blob::{Algorithm, direct_bytes, phases_bytes, winograd_bytes};
@@ -133,12 +134,30 @@ impl Budget {
     }
 }
 
+/// How one op is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// Whether its weights are expanded in the arena once per image.
+    pub expanded: bool,
+}
+
+impl From<Algorithm> for Choice {
+    fn from(algorithm: Algorithm) -> Self {
+        Self { algorithm, expanded: false }
+    }
+}
+
 /// One way to compute a convolution faster than directly.
 struct Change {
     op: usize,
     algorithm: Algorithm,
     saved: f64,
+    /// More flash than direct weights.
     bytes: u32,
+    /// All its weights, when they may lie in RAM.
+    expanded_bytes: Option<u32>,
 }
 
 /// The fastest algorithm that suits a convolution.
@@ -153,25 +172,35 @@ pub fn fastest(op: &Conv) -> Algorithm {
     }
 }
 
-/// The algorithm of each op of the graph within a budget (direct for those that are no convolutions). `scratch` tells the
-/// working memory of op and algorithm.
+/// How each op of the graph is computed within a budget. `scratch` tells the working memory of op and algorithm, `data_bytes`
+/// is that of all constants when everything is direct.
 pub fn choose(
     graph: &Graph,
     places: &Places,
     budget: &Budget,
     scratch: &impl Fn(usize, Algorithm) -> u32,
     data_bytes: u32,
-) -> Vec<Algorithm> {
-    let mut chosen = vec![Algorithm::Direct; graph.ops.len()];
+) -> Vec<Choice> {
+    let mut chosen = vec![Choice::default(); graph.ops.len()];
     let mut changes: Vec<Change> = (0..graph.ops.len()).filter_map(|op| change(graph, op, budget.core)).collect();
     changes.sort_by(|a, b| (b.saved / f64::from(b.bytes)).total_cmp(&(a.saved / f64::from(a.bytes))));
     let mut blob_bytes = data_bytes + TABLE_BYTES;
-    for Change { op, algorithm, bytes, .. } in changes {
-        let before = std::mem::replace(&mut chosen[op], algorithm);
+    let mut expanded_bytes = 0;
+    for Change { op, algorithm, bytes, .. } in &changes {
+        chosen[*op] = Choice::from(*algorithm);
         if blob_bytes + bytes <= budget.blob_bytes && arena_bound(places, &chosen, scratch) <= budget.arena_bytes {
             blob_bytes += bytes;
         } else {
-            chosen[op] = before;
+            chosen[*op] = Choice::default();
+        }
+    }
+    for Change { op, algorithm, expanded_bytes: weights, .. } in changes {
+        let Some(weights) = weights.filter(|_| chosen[op].algorithm == Algorithm::Direct) else { continue };
+        chosen[op] = Choice { algorithm, expanded: true };
+        if arena_bound(places, &chosen, scratch) + expanded_bytes + weights <= budget.arena_bytes {
+            expanded_bytes += weights;
+        } else {
+            chosen[op] = Choice::default();
         }
     }
     chosen
@@ -187,13 +216,19 @@ fn change(graph: &Graph, index: usize, core: Core) -> Option<Change> {
         Algorithm::Phases => phases_bytes(cin, cout),
     };
     let saved = graph.macs(index) as f64 * (core.cost(Algorithm::Direct) - core.cost(algorithm));
-    Some(Change { op: index, algorithm, saved, bytes: (bytes - direct_bytes(op.kernel as u32, cin, cout)) as u32 })
+    Some(Change {
+        op: index,
+        algorithm,
+        saved,
+        bytes: (bytes - direct_bytes(op.kernel as u32, cin, cout)) as u32,
+        expanded_bytes: (algorithm == Algorithm::Winograd).then_some((bytes as u32).next_multiple_of(16)),
+    })
 }
 
-fn arena_bound(places: &Places, chosen: &[Algorithm], scratch: &impl Fn(usize, Algorithm) -> u32) -> u32 {
+fn arena_bound(places: &Places, chosen: &[Choice], scratch: &impl Fn(usize, Algorithm) -> u32) -> u32 {
     let mut buffers = places.buffers();
     let scratches = chosen.iter().enumerate();
-    buffers.extend(scratches.map(|(op, &algorithm)| Buffer { bytes: scratch(op, algorithm), first: op, last: op }));
+    buffers.extend(scratches.map(|(op, choice)| Buffer { bytes: scratch(op, choice.algorithm), first: op, last: op }));
     lower_bound(&buffers).1
 }
 

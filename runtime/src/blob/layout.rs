@@ -6,6 +6,7 @@
 use super::header::Region;
 use super::ops::{Algorithm, AttentionOp, ConvOp, TimeEmbedOp};
 use super::packing::{direct_bytes, phases_bytes, winograd_bytes};
+use super::tensors::{DType, TensorRecord};
 
 /// Output pixels of a row that are computed together.
 pub const BLOCK_PIXELS: usize = 8;
@@ -103,8 +104,8 @@ impl ConvOp {
     #[must_use]
     pub fn data_layout(&self, cin: u32, cout: u32, time_dim: u32) -> ConvData {
         let weight_bytes = match self.algorithm {
-            Algorithm::Direct => direct_bytes(self.kernel.into(), cin, cout),
-            Algorithm::Winograd => winograd_bytes(cin, cout),
+            Algorithm::Winograd if self.expanded.is_none() => winograd_bytes(cin, cout),
+            Algorithm::Direct | Algorithm::Winograd => direct_bytes(self.kernel.into(), cin, cout),
             Algorithm::Phases => phases_bytes(cin, cout),
         };
         let (cin, cout) = (u64::from(cin), u64::from(cout));
@@ -120,6 +121,20 @@ impl ConvOp {
             time_weight: at.place(timed * u64::from(time_dim), 1),
             time_scale: at.place(timed, 4),
             bytes: at.bytes(),
+        }
+    }
+
+    /// The tensor that Winograd weights are expanded to, at offset 0.
+    #[must_use]
+    pub fn expanded_record(cin: u32, cout: u32) -> TensorRecord {
+        let clamp = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        TensorRecord {
+            height: clamp(cout.div_ceil(2)),
+            width: 16,
+            channels: clamp(4 * cin.div_ceil(2)),
+            dtype: DType::I16,
+            statistics: false,
+            offset: 0,
         }
     }
 

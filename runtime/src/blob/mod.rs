@@ -23,7 +23,7 @@ pub use layout::{
     TimeEmbedScratch, WINOGRAD_ACC,
 };
 pub use ops::{Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon, TimeEmbedOp};
-pub use packing::{PlainWeights, direct_bytes, phases_bytes, winograd_bytes};
+pub use packing::{PlainWeights, direct_bytes, expand_winograd, phases_bytes, winograd_bytes};
 pub use tensors::{DType, TENSOR_RECORD_BYTES, TensorRecord};
 
 /// The blob in a file as part of the program, aligned as every core's kernels like it:

@@ -91,6 +91,9 @@ pub struct ConvOp {
     pub silu: bool,
     /// How the sums are computed, which decides the layout of the weights.
     pub algorithm: Algorithm,
+    /// Where Winograd weights are expanded to from the blob's direct weights, once per image (i16, \[cout / 2\]\[16\]\[4 · cin / 2\]);
+    /// `None`: the blob's weights are those of the algorithm.
+    pub expanded: Option<u16>,
     /// Quantised inputs are clamped to −(qmax + 1)..=qmax; qmax + 1 is a power of two.
     pub qmax: u16,
     /// Quantised input = round(x · inv_scale), for channels of `src_a`. Behind a SiLU a multiple of 1/16 below 512.
@@ -266,6 +269,7 @@ fn read_conv(bytes: &[u8], common: OpCommon) -> Result<ConvOp, &'static str> {
         upsample: flags & FLAG_UPSAMPLE != 0,
         norm: (flags & FLAG_NORM != 0).then_some(norm),
         silu: flags & FLAG_SILU != 0,
+        expanded: tensor(52),
         qmax: u16_at(bytes, 20),
         inv_scale_a: f32_at(bytes, 28),
         inv_scale_b: f32_at(bytes, 32),
@@ -278,7 +282,7 @@ fn write_conv(op: &ConvOp, bytes: &mut [u8]) {
     put(bytes, 0, &[KIND_CONV, flags]);
     put(bytes, 5, &[op.kernel, op.stride, op.algorithm as u8]);
     put(bytes, 8, &op.src_a.to_le_bytes());
-    for (at, tensor) in [(10, op.src_b), (12, op.residual), (14, op.time)] {
+    for (at, tensor) in [(10, op.src_b), (12, op.residual), (14, op.time), (52, op.expanded)] {
         put(bytes, at, &tensor.unwrap_or(NONE).to_le_bytes());
     }
     if let Some(norm) = op.norm {

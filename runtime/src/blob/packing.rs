@@ -75,26 +75,7 @@ impl PlainWeights<'_> {
 
     /// Writes Winograd weights of a 3×3 kernel over `out`, which holds [`winograd_bytes`].
     pub fn pack_winograd(&self, out: &mut [u8]) {
-        let (out_pairs, in_pairs) = self.pairs();
-        let mut halfwords = out.as_chunks_mut::<2>().0.iter_mut();
-        for pair in 0..out_pairs {
-            for position in 0..16 {
-                for cp in 0..in_pairs {
-                    for o in [2 * pair, 2 * pair + 1] {
-                        for c in [2 * cp, 2 * cp + 1] {
-                            put(&mut halfwords, self.winograd_weight(o, c, position));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Element `position` (row · 4 + column) of 4 · G·g·Gᵀ.
-    fn winograd_weight(&self, o: usize, c: usize, position: usize) -> i32 {
-        let rows: [i32; 3] =
-            core::array::from_fn(|kx| combine(position / 4, core::array::from_fn(|ky| self.get(o, ky, kx, c))));
-        combine(position % 4, rows)
+        write_winograd(self.cin, self.cout, |o, ky, kx, c| self.get(o, ky, kx, c), out);
     }
 
     /// Writes the phase weights of a 3×3 kernel behind nearest doubling over `out`, which holds [`phases_bytes`].
@@ -121,6 +102,37 @@ impl PlainWeights<'_> {
     }
 }
 
+/// Winograd weights from the direct weights of a 3×3 kernel, over `out`, which holds [`winograd_bytes`].
+pub fn expand_winograd(direct: &[u8], cin: usize, cout: usize, out: &mut [u8]) {
+    let halfwords = direct.as_chunks::<2>().0;
+    let in_pairs = cin.div_ceil(2);
+    let weight = |o: usize, ky: usize, kx: usize, c: usize| {
+        let word = ((o / 2 * 3 + ky) * in_pairs + c / 2) * 3 + kx;
+        let both = i32::from(i16::from_le_bytes(halfwords[2 * word + c % 2]));
+        let even = i32::from(both as i8);
+        if o.is_multiple_of(2) { even } else { (both - even) >> 8 }
+    };
+    write_winograd(cin, cout, weight, out);
+}
+
+/// Writes 4 · G·g·Gᵀ of every pair of channels; `weight` is asked for (o, ky, kx, c) up to the next even counts of channels.
+fn write_winograd(cin: usize, cout: usize, weight: impl Fn(usize, usize, usize, usize) -> i32, out: &mut [u8]) {
+    let halfwords = out.as_chunks_mut::<2>().0;
+    let in_pairs = cin.div_ceil(2);
+    for o in 0..cout.next_multiple_of(2) {
+        for c in 0..2 * in_pairs {
+            let [a, b, d]: [[i32; 4]; 3] =
+                core::array::from_fn(|kx| combine(core::array::from_fn(|ky| weight(o, ky, kx, c))));
+            for (row, ((a, b), d)) in a.into_iter().zip(b).zip(d).enumerate() {
+                for (column, value) in combine([a, b, d]).into_iter().enumerate() {
+                    let word = ((o / 2 * 16 + 4 * row + column) * in_pairs + c / 2) * 2 + o % 2;
+                    halfwords[2 * word + c % 2] = (value as i16).to_le_bytes();
+                }
+            }
+        }
+    }
+}
+
 /// Taps of three that read source `index` (0, 1) of an output of this parity: even outputs see {0} and {1, 2}, odd ones
 /// {0, 1} and {2}.
 fn phase_taps(parity: usize, index: usize) -> core::ops::Range<usize> {
@@ -132,14 +144,9 @@ fn phase_taps(parity: usize, index: usize) -> core::ops::Range<usize> {
     }
 }
 
-/// Row `index` of 2·G applied to three values.
-fn combine(index: usize, [a, b, c]: [i32; 3]) -> i32 {
-    match index {
-        0 => 2 * a,
-        1 => a + b + c,
-        2 => a - b + c,
-        _ => 2 * c,
-    }
+/// 2·G of F(2, 3) applied to three values.
+fn combine([a, b, c]: [i32; 3]) -> [i32; 4] {
+    [2 * a, a + b + c, a - b + c, 2 * c]
 }
 
 /// The next halfword. Sums of nine int8 weights and 256 · w + w' of weights within ±127 fit.

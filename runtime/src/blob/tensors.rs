@@ -15,6 +15,8 @@ pub enum DType {
     F32,
     /// Integers ±127 with one scale per channel, which lie behind elements and statistics.
     I8,
+    /// Weights of a convolution, expanded from the blob's once per image.
+    I16,
 }
 
 impl DType {
@@ -22,7 +24,7 @@ impl DType {
     #[must_use]
     pub const fn bytes(self) -> u32 {
         match self {
-            Self::F16 => 2,
+            Self::F16 | Self::I16 => 2,
             Self::F32 => 4,
             Self::I8 => 1,
         }
@@ -107,6 +109,7 @@ impl TensorRecord {
             0 => DType::F16,
             1 => DType::F32,
             2 => DType::I8,
+            3 => DType::I16,
             _ => return Err("the storage type is unknown"),
         };
         let statistics = match u8_at(bytes, 7) {
@@ -143,6 +146,7 @@ impl TensorRecord {
             DType::F16 => 0,
             DType::F32 => 1,
             DType::I8 => 2,
+            DType::I16 => 3,
         };
         bytes[..TENSOR_RECORD_BYTES].fill(0);
         put(bytes, 0, &self.height.to_le_bytes());

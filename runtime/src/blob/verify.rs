@@ -210,6 +210,8 @@ impl OpChecker<'_> {
     fn conv(&self, op: &ConvOp) -> Result<(), ParseError> {
         let (a, out) = (self.tensor(op.src_a)?, self.tensor(op.common.out)?);
         self.require(out.dtype != DType::I8, "only a narrowing writes 8 bits")?;
+        let weights = |tensor: &TensorRecord| tensor.dtype == DType::I16;
+        self.require(!weights(&a) && !weights(&out), "it reads or writes expanded weights as an image")?;
         let b = op.src_b.map(|b| self.tensor(b)).transpose()?;
         self.require(matches!(op.kernel, 1 | 3), "the kernel is neither 1 nor 3")?;
         self.require(matches!(op.stride, 1 | 2), "the stride is neither 1 nor 2")?;
@@ -227,6 +229,7 @@ impl OpChecker<'_> {
         let cin = u32::from(a.channels) + b.map_or(0, |b| u32::from(b.channels));
         let cout = u32::from(out.channels);
         if let Some(b) = b {
+            self.require(!weights(&b), "it reads or writes expanded weights as an image")?;
             self.require((a.height, a.width) == (b.height, b.width), "the two sources differ in height or width")?;
             self.source(&b, op.norm.is_some())?;
             self.positive_scale(op.inv_scale_b)?;
@@ -247,6 +250,12 @@ impl OpChecker<'_> {
         )?;
         self.sum_fits(u32::from(op.kernel).pow(2) * cin, op.qmax)?;
         self.conv_places(op, &out)?;
+        if let Some(expanded) = op.expanded {
+            let expanded = self.tensor(expanded)?;
+            let wanted = TensorRecord { offset: expanded.offset, ..ConvOp::expanded_record(cin, cout) };
+            let fits = op.algorithm == Algorithm::Winograd && expanded == wanted;
+            self.require(fits, "its expanded weights do not have the shape that follows from the channels")?;
+        }
         let time_dim = op.time.map(|time| self.time_source(time)).transpose()?.unwrap_or(0);
         let data = op.data_layout(cin, cout, time_dim);
         self.sizes(&op.common, data.bytes, op.scratch_layout(cin, cout, a.width.into(), out.statistics).bytes)?;
@@ -329,6 +338,9 @@ fn live_range(model: &Model<'_>, header: &Header, tensor: u16) -> Result<Option<
     let mut range = None;
     for index in 0..header.op_count {
         let op = model.read_op(header, index)?;
+        if matches!(op, Op::Conv(op) if op.expanded == Some(tensor)) {
+            return Ok(Some((0, last)));
+        }
         let written = op.common().out == tensor;
         if op.reads().any(|read| read == tensor) && range.is_none() {
             return Err(ParseError::Op { index, rule: "it reads a tensor before anything wrote it" });

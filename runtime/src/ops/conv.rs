@@ -21,11 +21,13 @@ pub(crate) struct Operands {
     pub(crate) residual: Option<TensorRecord>,
     pub(crate) time: Option<TensorRecord>,
     pub(crate) out: TensorRecord,
+    /// Weights expanded in the arena.
+    pub(crate) expanded: Option<TensorRecord>,
 }
 
 /// Runs the operator; does nothing when the plan is not the validated one.
 pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: &mut [u8]) {
-    let Operands { a, b, residual, time, out } = operands;
+    let Operands { a, b, residual, time, out, expanded } = operands;
     // A tensor that the output replaces is reached through the output.
     let own = |index: Option<u16>, record: Option<TensorRecord>| match record {
         Some(record) if index != Some(op.common.out) => record,
@@ -47,6 +49,7 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
             out_bytes,
             out_sums,
             scratch,
+            expanded_weight,
         ],
     ) = split(
         arena,
@@ -62,6 +65,7 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
             out.elements(),
             out.statistics_region(),
             op.common.scratch,
+            expanded.map_or(Region::default(), |expanded| expanded.elements()),
         ],
     )
     else {
@@ -122,7 +126,7 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
             bias,
             statistics: Statistics::new(f32s_mut(out_sums), f32s_mut(sums)),
         },
-        weight: array(data.weight),
+        weight: if expanded.is_some() { &*expanded_weight } else { array(data.weight) },
         acc: i32s_mut(acc),
         tiles: i16s_mut(tiles),
         height: out.height.into(),
