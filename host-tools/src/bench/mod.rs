@@ -4,6 +4,8 @@
 //! measurement the counter is held against a loop of known length. Counts are instructions, never cycles or time.
 
 pub mod board;
+#[cfg(feature = "train")]
+pub mod host;
 pub mod layers;
 pub mod snapshot;
 
@@ -100,6 +102,39 @@ pub struct CodeReport {
     pub code_bytes: u64,
 }
 
+/// One network call on this computer: medians, and what they are of each other.
+#[derive(Clone, Debug, Serialize)]
+pub struct HostReport {
+    /// Name of the model.
+    pub model: String,
+    /// The int8 runtime, in milliseconds.
+    pub int8_ms: f64,
+    /// The f32 network of the trainer (candle), in milliseconds.
+    pub f32_ms: f64,
+    /// `f32_ms` by `int8_ms`.
+    pub ratio: f64,
+    /// The f32 engine that calibration runs, in milliseconds.
+    pub float_engine_ms: f64,
+    /// Calls of each.
+    pub repetitions: usize,
+    /// Name of the integer kernels.
+    pub backend: &'static str,
+    /// Vector instructions that the compiler was allowed to use.
+    pub built_for: &'static str,
+}
+
+/// Vector instructions that this build may use.
+#[must_use]
+pub const fn built_for() -> &'static str {
+    if cfg!(target_feature = "avx512bw") {
+        "AVX-512"
+    } else if cfg!(target_feature = "avx2") {
+        "AVX2"
+    } else {
+        "the target's baseline"
+    }
+}
+
 /// Everything that was measured.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct BenchReport {
@@ -109,6 +144,8 @@ pub struct BenchReport {
     pub steps: Vec<StepReport>,
     /// Code, core by core.
     pub code: Vec<CodeReport>,
+    /// This computer, when it was measured.
+    pub host: Option<HostReport>,
 }
 
 /// What to measure.

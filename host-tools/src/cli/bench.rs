@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -9,7 +10,7 @@ use clap::Args;
 use super::output::Output;
 use super::shipped::{self, ModelFiles};
 use crate::bench::snapshot::{self, Snapshot};
-use crate::bench::{BenchOptions, BenchReport, LAYERS, LayerReport, StepReport, bench};
+use crate::bench::{BenchOptions, BenchReport, HostReport, LAYERS, LayerReport, StepReport, bench};
 use crate::emulate::{MACHINES, Machine};
 use crate::files;
 
@@ -25,6 +26,7 @@ Examples:
   picodream bench --core m4 --layers            one core, the layers only
   picodream bench --core m4 --core m55 --shape 3x3
   picodream bench --steps --model fashion-16 --json
+  RUSTFLAGS='-C target-cpu=native' cargo run --release -- bench --host     with the vector instructions of this computer
 
 A shape is KERNELxKERNEL HEIGHTxWIDTHxCIN->COUT: `s2` is stride 2, `up` a nearest doubling before the convolution, and
 `fused` adds what a ResBlock's convolution has: norm, SiLU, time bias, residual, sums for the next norm.")]
@@ -32,43 +34,86 @@ pub struct BenchArgs {
     /// Measure on this core only: m0plus, m3, m4, m7, m33 or m55; may be repeated.
     #[arg(long, value_name = "CORE")]
     core: Vec<String>,
-    /// Measure layers [default: layers and steps].
+    /// Measure layers [default: layers, steps and this computer].
     #[arg(long)]
     layers: bool,
     /// Measure whole steps of the models.
     #[arg(long)]
     steps: bool,
+    /// Measure this computer: a network call of the int8 runtime against the f32 network in candle, which is compiled once.
+    #[arg(long)]
+    host: bool,
     /// Measure only layers whose shape contains this text; implies --layers.
     #[arg(long, value_name = "TEXT", conflicts_with = "steps")]
     shape: Option<String>,
-    /// Measure the steps of this model only, the path of a blob or a shipped name; may be repeated; implies --steps.
+    /// Measure the steps of this model only, the path of a blob or a shipped name; may be repeated; implies --steps. With
+    /// --host: the (first) model that is timed, whose checkpoint must lie beside it [default: fashion-16].
     #[arg(long, value_name = "MODEL")]
     model: Vec<String>,
     /// Measure what CI watches (every layer, and the steps of fashion-16, on every core) and write it to this table.
-    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["core", "layers", "steps", "shape", "model"])]
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["core", "layers", "steps", "host", "shape", "model"])]
     snapshot: Option<PathBuf>,
 }
 
 /// Runs the verb.
-pub fn run(args: &BenchArgs, output: &Output) -> Result<()> {
-    let options = options(args)?;
+pub fn run(args: &BenchArgs, output: &Output) -> Result<ExitCode> {
+    let parts = Parts::of(args);
+    let options = options(args, parts)?;
+    let name = args.model.first().map_or(snapshot::MODEL, String::as_str);
+    let host =
+        parts.host.then(|| ModelFiles::find(name).and_then(|files| Ok((files.checkpoint()?, files)))).transpose()?;
+    #[cfg(not(feature = "train"))]
+    if host.is_some() {
+        return super::trainer_build::run("the f32 side of bench --host");
+    }
     let bar = output.progress(0, "measurements");
     let report = bench(&options, &|done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
-    let report = report?;
+    #[cfg_attr(not(feature = "train"), allow(unused_mut, reason = "the part below is compiled with candle only"))]
+    let mut report = report?;
+    #[cfg(feature = "train")]
+    if let Some((checkpoint, files)) = host {
+        let bar = output.progress(HOST_REPETITIONS, "network calls");
+        let on_progress = |done: usize| bar.set_position(done as u64);
+        report.host = Some(crate::bench::host::measure(&files.model()?, &checkpoint, HOST_REPETITIONS, on_progress)?);
+        bar.finish_and_clear();
+    }
     if let Some(path) = &args.snapshot {
         let mut table = serde_json::to_vec_pretty(&Snapshot::of(&report))?;
         table.push(b'\n');
         files::write_atomic(path, &table)?;
     }
     tell(&report, output)?;
-    output.object(&report)
+    output.object(&report)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn options(args: &BenchArgs) -> Result<BenchOptions> {
+/// Calls of each network on this computer.
+#[cfg(feature = "train")]
+const HOST_REPETITIONS: usize = 101;
+
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Parts {
+    layers: bool,
+    steps: bool,
+    host: bool,
+}
+
+impl Parts {
+    /// What was asked for; everything when nothing was.
+    fn of(args: &BenchArgs) -> Self {
+        let layers = args.layers || args.shape.is_some();
+        let steps = args.steps || (!args.model.is_empty() && !args.layers && !args.host);
+        let all = !layers && !steps && !args.host && args.snapshot.is_none();
+        Self { layers: layers || all, steps: steps || all, host: args.host || all }
+    }
+}
+
+fn options(args: &BenchArgs, parts: Parts) -> Result<BenchOptions> {
     if args.snapshot.is_some() {
         return Ok(snapshot::options(ModelFiles::find(snapshot::MODEL)?.model()?.bytes().to_vec()));
     }
@@ -77,10 +122,8 @@ fn options(args: &BenchArgs) -> Result<BenchOptions> {
     } else {
         args.core.iter().map(|core| Machine::named(core)).collect::<Result<_>>()?
     };
-    let (layers, steps) = (args.layers || args.shape.is_some(), args.steps || !args.model.is_empty());
-    let neither = !layers && !steps;
     let mut options = BenchOptions { machines, ..BenchOptions::default() };
-    if layers || neither {
+    if parts.layers {
         let wanted = args.shape.as_deref().unwrap_or_default();
         options.layers = LAYERS.into_iter().filter(|layer| layer.shape().contains(wanted)).collect();
         ensure!(
@@ -89,13 +132,17 @@ fn options(args: &BenchArgs) -> Result<BenchOptions> {
             LAYERS.map(|layer| layer.shape()).join(", ")
         );
     }
-    if steps || neither {
+    if parts.steps {
         let names = if args.model.is_empty() { shipped::names() } else { args.model.clone() };
         for name in names {
             let files = ModelFiles::find(&name)?;
             let blob = files.model()?.bytes().to_vec();
             options.models.push((name, blob));
         }
+    }
+    if options.layers.is_empty() && options.models.is_empty() {
+        // Nothing to run: no firmware either.
+        options.machines.clear();
     }
     Ok(options)
 }
@@ -106,6 +153,12 @@ fn tell(report: &BenchReport, output: &Output) -> Result<()> {
     }
     if !report.steps.is_empty() {
         tell_steps(&report.steps, output)?;
+    }
+    if let Some(host) = &report.host {
+        tell_host(host, output)?;
+    }
+    if report.code.is_empty() {
+        return Ok(());
     }
     output.line("code: flash of the measuring firmware, logs and reports included, no blob")?;
     for code in &report.code {
@@ -157,6 +210,16 @@ fn tell_steps(steps: &[StepReport], output: &Output) -> Result<()> {
             shares(&step.shares)
         ))?;
     }
+    output.line("")
+}
+
+fn tell_host(host: &HostReport, output: &Output) -> Result<()> {
+    let HostReport { model, int8_ms, f32_ms, ratio, float_engine_ms, repetitions, backend, built_for } = host;
+    output.line(format_args!("this computer: a network call of {model}, one thread, medians of {repetitions}"))?;
+    output.line(format_args!("  int8             {int8_ms:>9.3} ms  ({backend}, built for {built_for})"))?;
+    output.line(format_args!("  f32, candle      {f32_ms:>9.3} ms  {ratio:.2} times the int8"))?;
+    let engine = float_engine_ms / int8_ms;
+    output.line(format_args!("  f32, our engine  {float_engine_ms:>9.3} ms  {engine:.2} times the int8"))?;
     output.line("")
 }
 

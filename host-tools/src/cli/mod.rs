@@ -109,7 +109,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Verb::Eval(args)) => eval::run(&args, &output)?,
         Some(Verb::Diff(args)) => diff::run(&args, &output)?,
         Some(Verb::Emulate(args)) => emulate::run(&args, &output)?,
-        Some(Verb::Bench(args)) => bench::run(&args, &output)?,
+        Some(Verb::Bench(args)) => return bench::run(&args, &output),
     }
     Ok(ExitCode::SUCCESS)
 }

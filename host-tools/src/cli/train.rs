@@ -71,7 +71,7 @@ pub fn run(args: &TrainArgs, output: &Output) -> Result<ExitCode> {
 
 #[cfg(not(feature = "train"))]
 fn train(_: &TrainArgs, _: &crate::config::ModelConfig, _: PathBuf, _: &Output) -> Result<ExitCode> {
-    super::trainer_build::run()
+    super::trainer_build::run("training")
 }
 
 #[cfg(feature = "train")]

@@ -1,4 +1,4 @@
-//! Hands a training verb to a build of this program that contains candle, which the ordinary build leaves out.
+//! Hands what needs candle to a build of this program that contains it, which the ordinary build leaves out.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-/// Runs this process's own arguments through `cargo run --features train`; returns its exit code.
-pub fn run() -> Result<ExitCode> {
+/// Runs this process's own arguments through `cargo run --features train`; returns its exit code. `what` needs it.
+pub fn run(what: &str) -> Result<ExitCode> {
     let workspace = workspace()?;
     // Nowhere is left to complain when standard error is closed.
     let _ = writeln!(
         io::stderr(),
-        "training needs the trainer (candle), which is built once now; this can take a few minutes"
+        "{what} needs the trainer (candle), which is built once now; this can take a few minutes"
     );
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
