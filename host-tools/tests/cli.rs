@@ -11,7 +11,7 @@ use picodream_tools::float::random;
 use picodream_tools::picture;
 use serde_json::Value;
 
-const VERBS: [&str; 8] = ["data", "train", "export", "inspect", "sample", "eval", "diff", "emulate"];
+const VERBS: [&str; 9] = ["data", "train", "export", "inspect", "sample", "eval", "diff", "emulate", "bench"];
 
 /// A folder with an untrained model in it: `tiny.safetensors`, `tiny.json`, `tiny.pdm`; three classes, 8 × 8 × 3.
 fn fixture() -> &'static Path {
@@ -202,6 +202,12 @@ fn bad_flags_are_one_sentence() {
     refused(&folder, &["sample", "tiny.safetensors"], 1, &["is a checkpoint, not a blob", "picodream export"]);
     refused(&folder, &["sample", "tiny.pdm", "--out", "tiny.pdm/x.png"], 1, &["tiny.pdm"]);
     refused(&folder, &["emulate", "tiny.pdm", "--machine", "toaster"], 1, &["toaster", "mps2-an386"]);
+    refused(&folder, &["emulate", "tiny.pdm", "--core", "m9"], 1, &["'m9'", "m33"]);
+    refused(&folder, &["emulate", "tiny.pdm", "--core", "m3", "--machine", "mps2-an386"], 2, &["--core"]);
+    refused(&folder, &["bench", "--core", "m9"], 1, &["'m9'", "m33"]);
+    refused(&folder, &["bench", "--shape", "5x5"], 1, &["'5x5'", "3x3 28x28x16->16"]);
+    refused(&folder, &["bench", "--model", "nothing"], 1, &["nothing"]);
+    refused(&folder, &["bench", "--snapshot", "counts.json", "--core", "m4"], 2, &["--snapshot"]);
     refused(&folder, &["emulate", "tiny.pdm", "--class", "hat"], 1, &["there is no class 'hat'"]);
     refused(&folder, &["diff", "tiny.pdm", "--steps", "0"], 1, &["steps is 0"]);
     refused(&folder, &["diff", "tiny.pdm", "--class", "7"], 1, &["there is no class '7'"]);

@@ -23,11 +23,32 @@ fn no_count_has_grown() {
     let then: Snapshot =
         serde_json::from_slice(&files::read(&here.join("snapshots/instructions.json")).unwrap()).unwrap();
     let blob = files::read(&here.join("../models").join(snapshot::MODEL).with_extension("pdm")).unwrap();
-    let now = Snapshot::of(&bench(&snapshot::options(blob), &|_, _| ()).unwrap());
+    let report = bench(&snapshot::options(blob), &|_, _| ()).unwrap();
+    has_the_promised_keys(&serde_json::to_value(&report).unwrap());
+    let now = Snapshot::of(&report);
     let grown = then.regressions(&now);
     assert!(
         grown.is_empty(),
         "{}\nif this is meant: cargo run --release -- bench --snapshot tests/snapshots/instructions.json",
         grown.join("\n")
     );
+}
+
+/// What scripts read of `bench --json`: one entry for each shape or model on each core.
+fn has_the_promised_keys(report: &serde_json::Value) {
+    let cores: Vec<&str> = MACHINES.iter().map(|machine| machine.core).collect();
+    for (list, what, figures) in [
+        ("layers", "shape", ["instructions_per_mac", "scratch_bytes"]),
+        ("steps", "model", ["instructions", "instructions_per_mac"]),
+    ] {
+        let entries = report[list].as_array().unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for entry in entries {
+            let (what, core) = (entry[what].as_str().unwrap(), entry["core"].as_str().unwrap());
+            assert!(cores.contains(&core) && seen.insert((what, core)), "{what} on {core}");
+            assert!(figures.iter().all(|figure| entry[figure].as_f64().is_some_and(|x| x > 0.0)), "{entry}");
+        }
+        assert!(!entries.is_empty() && entries.len() % cores.len() == 0);
+    }
+    assert!(report["host"].is_null());
 }

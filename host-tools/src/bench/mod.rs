@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 use picodream::Model;
 use serde::Serialize;
 
-use crate::emulate::Machine;
+use crate::emulate::{Machine, qemu};
 use crate::inspect::{self, BlobReport};
 use crate::sampling::available_threads;
 pub use board::{Board, Counts};
@@ -184,8 +184,11 @@ impl Subject<'_> {
 /// Builds one firmware for each core and measures; `on_progress` hears how many of how many measurements are done.
 ///
 /// # Errors
-/// When a firmware does not build, or a board refuses or miscounts.
+/// When there is no QEMU, a firmware does not build, or a board refuses or miscounts.
 pub fn bench(options: &BenchOptions, on_progress: &(impl Fn(usize, usize) + Sync)) -> Result<BenchReport> {
+    if !options.machines.is_empty() {
+        qemu::check_installed()?;
+    }
     let mut subjects = Vec::new();
     for layer in &options.layers {
         subjects.extend(layer.blobs()?.into_iter().map(Subject::Layer));
