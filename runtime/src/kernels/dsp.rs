@@ -4,14 +4,22 @@
 //! alignment once a call, and leaves what does not fit to the portable loop. The integer loops share one plan: two output
 //! channels times four pixels in r4–r11, two words of weights in r12 and lr, two words of inputs in r2 and r3.
 
-/// What an assembly function begins with: a plain ARMv8-M target does not let the assembler use the DSP extension.
-#[cfg(picodream_armv8m)]
+/// What an assembly function begins with: a plain ARMv8-M target does not let the assembler use the DSP extension, and link-time
+/// optimisation forgets that there is an FPU.
+#[cfg(all(picodream_armv8m, target_abi = "eabihf"))]
 macro_rules! core_directive {
     () => {
-        ".cpu cortex-m33"
+        ".cpu cortex-m33
+         .fpu fpv5-sp-d16"
     };
 }
-#[cfg(not(picodream_armv8m))]
+#[cfg(all(not(picodream_armv8m), target_abi = "eabihf"))]
+macro_rules! core_directive {
+    () => {
+        ".fpu fpv4-sp-d16"
+    };
+}
+#[cfg(not(target_abi = "eabihf"))]
 macro_rules! core_directive {
     () => {
         ""
@@ -34,14 +42,24 @@ macro_rules! products {
     };
 }
 
+#[cfg(target_abi = "eabihf")]
+#[path = "dsp/feed.rs"]
+mod feed;
+#[cfg(target_abi = "eabihf")]
+#[path = "dsp/finish.rs"]
+mod finish;
 #[path = "dsp/sums.rs"]
 mod sums;
 #[path = "dsp/winograd.rs"]
 mod winograd;
 
+// Without an FPU the portable loops feed and finish.
+#[cfg(not(target_abi = "eabihf"))]
 pub use super::portable::{feed, finish};
 pub use sums::{direct, phase};
 pub use winograd::{winograd_input, winograd_products};
+#[cfg(target_abi = "eabihf")]
+pub use {feed::feed, finish::finish};
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "cortex-m-dsp";
