@@ -10,6 +10,11 @@ impl Prepared {
     pub(crate) const fn new() -> Self {
         Self
     }
+
+    /// Whether weights are there: never.
+    pub(crate) const fn is_ready(&self) -> bool {
+        false
+    }
 }
 
 /// Brings direct weights of `cout` channels into the order of [`direct_row`].

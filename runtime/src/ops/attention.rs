@@ -8,7 +8,7 @@ use super::finish::{Block, Output, dequantise};
 use super::norm::{Statistics, affine};
 use super::{Context, Source};
 use crate::blob::{AttentionOp, AttentionScratch, BLOCK_PIXELS, QUERY_PIXELS, TensorRecord};
-use crate::kernels::{self, Geometry, Mix, Taps};
+use crate::kernels::{self, Finish, Geometry, Mix, Prepared, Residual, Taps};
 use crate::math;
 use crate::quant::Quantiser;
 use crate::tensor::{CHUNK, Elements, ElementsMut, Floats, f32s, f32s_mut, i16s_mut, split};
@@ -41,7 +41,9 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
     let constants = (Floats::new(array(data.gamma)), Floats::new(array(data.beta)));
     affine(op.norm, [sums, &[]], height * width, constants, false, pairs);
 
-    let (q_scale, q_bias) = (Floats::new(array(data.q_scale)), Floats::new(array(data.q_bias)));
+    let queries = Queries::new(array(data.q_weight), array(data.q_scale), array(data.q_bias), channels);
+    let mut prepared = Prepared::new();
+    kernels::prepare(array(data.proj_weight), channels, &mut prepared);
     bias.iter_mut().zip(Floats::new(array(data.proj_bias)).iter_from(0)).for_each(|(slot, bias)| *slot = bias);
     let kv = Elements::new(kv_bytes, kv.dtype, &[]);
     let source = if in_place { Source::Output } else { Source::Own(Elements::new(src_bytes, src.dtype, &[])) };
@@ -64,23 +66,60 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
                 }
             }
             feed_pixels(query, channels, quantisers[0], work.row);
-            let acc = bytemuck::cast_slice_mut(work.scores);
-            project(array(data.q_weight), channels, pixels, work.row, acc);
-            dequantise(acc, q_scale, q_bias, query, channels);
+            queries.project(&mut work, pixels);
             mix(&mut work, kv, usize::from(op.heads), (channels, height * width), pixels);
             feed_pixels(&work.query[..pixels * channels], channels, quantisers[1], work.row);
-            let acc = bytemuck::cast_slice_mut(work.scores);
-            project(array(data.proj_weight), channels, pixels, work.row, acc);
-            output.finish(&Block { acc, pixel, pixels, channel: 0, channels, row: 0 });
+            let block = Block { acc: &[], pixel, pixels, channel: 0, channels, row: 0 };
+            if !output.direct_row(&prepared, &taps(channels, work.row), &block) {
+                let acc = bytemuck::cast_slice_mut(work.scores);
+                kernels::direct(&taps(channels, work.row), array(data.proj_weight), 0, pixels, acc);
+                output.finish(&Block { acc, ..block });
+            }
         }
         output.end_rows(1);
     }
 }
 
-/// acc = Σ row · weight of a 1×1 convolution over one block.
-fn project(weight: &[u8], channels: usize, pixels: usize, row: &[i16], acc: &mut [i32]) {
+/// One block of a row as a 1×1 convolution takes it.
+fn taps(channels: usize, row: &[i16]) -> Taps<'_> {
     let geometry = Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS };
-    kernels::direct(&Taps { rows: [Some(row), None, None], geometry }, weight, 0, pixels, acc);
+    Taps { rows: [Some(row), None, None], geometry }
+}
+
+/// The projection that makes queries.
+struct Queries<'m> {
+    weight: &'m [u8],
+    prepared: Prepared,
+    scale: &'m [u8],
+    bias: Floats<'m>,
+    channels: usize,
+}
+
+impl<'m> Queries<'m> {
+    fn new(weight: &'m [u8], scale: &'m [u8], bias: &'m [u8], channels: usize) -> Self {
+        let mut queries = Self { weight, prepared: Prepared::new(), scale, bias: Floats::new(bias), channels };
+        kernels::prepare(weight, channels, &mut queries.prepared);
+        queries
+    }
+
+    /// From the quantised row to the queries.
+    fn project(&self, work: &mut Work<'_>, pixels: usize) {
+        let taps = taps(self.channels, work.row);
+        let query = &mut work.query[..pixels * self.channels];
+        if self.prepared.is_ready() {
+            let bias = &mut work.scores[..self.channels];
+            bias.iter_mut().zip(self.bias.iter_from(0)).for_each(|(slot, bias)| *slot = bias);
+            let scale = self.scale.as_chunks().0;
+            let block = Finish { acc: &[], pixels, scale, bias, pitch: self.channels };
+            let out = ElementsMut::F32(&mut *query);
+            if kernels::direct_row(&self.prepared, &taps, &block, Residual::None, out, &mut []) {
+                return;
+            }
+        }
+        let acc = bytemuck::cast_slice_mut(work.scores);
+        kernels::direct(&taps, self.weight, 0, pixels, acc);
+        dequantise(acc, Floats::new(self.scale), self.bias, query, self.channels);
+    }
 }
 
 /// The working arrays of the scratch.

@@ -103,8 +103,10 @@ pub(super) fn block(words: &[[u8; 4]], taps: usize) -> Block {
     let mut block = [[0; 16]; 8];
     // SAFETY: AVX2 exists; eight words are there for each load, sixteen for each two stores, and none asks for an alignment.
     unsafe {
-        let rows: [__m256i; 8] =
-            core::array::from_fn(|pair| _mm256_loadu_si256(words[pair * taps..][..8].as_ptr().cast()));
+        let mut rows = [_mm256_setzero_si256(); 8];
+        for (pair, row) in rows.iter_mut().enumerate() {
+            *row = _mm256_loadu_si256(words[pair * taps..][..8].as_ptr().cast());
+        }
         for (words, lanes) in transpose(rows).into_iter().zip(&mut block) {
             let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words));
             let odd = _mm256_srai_epi16::<8>(_mm256_sub_epi16(words, even));

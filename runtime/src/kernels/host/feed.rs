@@ -64,18 +64,15 @@ fn feed_all(
 ) {
     for first in (0..feed.channels).step_by(CHANNELS) {
         let count = CHANNELS.min(feed.channels - first);
-        let affine = feed.affine.get(2 * first..2 * (first + count)).map(factors);
+        let [a, b] = factors(feed.affine.get(2 * first..2 * (first + count)).unwrap_or(&[]));
         for x in (0..source.width).step_by(BLOCK_PIXELS) {
             let pixels = BLOCK_PIXELS.min(source.width - x);
             // SAFETY: AVX2 exists: this is inlined into `feed`.
             let mut quantised = [unsafe { _mm256_setzero_si256() }; BLOCK_PIXELS];
             for (p, quantised) in quantised.iter_mut().enumerate().take(pixels) {
                 let value = load((x + p) * feed.channels + first, first, count);
-                *quantised = quantise(match affine {
-                    // SAFETY: AVX exists. Two operations: a fused one would round once less.
-                    Some([a, b]) => unsafe { _mm256_add_ps(_mm256_mul_ps(value, a), b) },
-                    None => value,
-                });
+                // SAFETY: AVX exists. Two operations: a fused one would round once less.
+                *quantised = quantise(unsafe { _mm256_add_ps(_mm256_mul_ps(value, a), b) });
             }
             let words = transpose(quantised);
             for (pair, words) in words.iter().enumerate().take(count.div_ceil(2)) {
@@ -117,15 +114,15 @@ fn load_bytes(values: &[i8], scales: &[f32], count: usize) -> __m256 {
     }
 }
 
-/// a and b of up to eight channels.
+/// a and b of up to eight channels. Without any 1 and 0, which change nothing but the sign of a zero, and no rule looks at that.
 #[inline(always)]
 fn factors(pairs: &[f32]) -> [__m256; 2] {
-    let mut lanes = [[0.0f32; CHANNELS]; 2];
+    let mut lanes = [[1.0f32; CHANNELS], [0.0; CHANNELS]];
     for (lane, [a, b]) in pairs.as_chunks().0.iter().enumerate().take(CHANNELS) {
         (lanes[0][lane], lanes[1][lane]) = (*a, *b);
     }
-    // SAFETY: AVX exists; eight values are there, and the load asks for no alignment.
-    lanes.map(|lanes| unsafe { _mm256_loadu_ps(lanes.as_ptr()) })
+    // SAFETY: AVX exists; eight values are there, and the loads ask for no alignment.
+    unsafe { [_mm256_loadu_ps(lanes[0].as_ptr()), _mm256_loadu_ps(lanes[1].as_ptr())] }
 }
 
 /// From i32 \[pixel\]\[channel\] to words \[pair of channels\]\[pixel\].
@@ -134,8 +131,10 @@ fn transpose(q: [__m256i; BLOCK_PIXELS]) -> [__m256i; CHANNELS / 2] {
     // SAFETY: AVX2 exists. The letters below are words, the digits pixels.
     unsafe {
         // 0a 1a 0b 1b | 0c 1c 0d 1d of two neighbouring pixels.
-        let two = |p: usize| _mm256_shuffle_epi32::<0b11_01_10_00>(_mm256_packs_epi32(q[p], q[p + 1]));
-        let [v01, v23, v45, v67] = [two(0), two(2), two(4), two(6)];
+        let v01 = _mm256_shuffle_epi32::<0b11_01_10_00>(_mm256_packs_epi32(q[0], q[1]));
+        let v23 = _mm256_shuffle_epi32::<0b11_01_10_00>(_mm256_packs_epi32(q[2], q[3]));
+        let v45 = _mm256_shuffle_epi32::<0b11_01_10_00>(_mm256_packs_epi32(q[4], q[5]));
+        let v67 = _mm256_shuffle_epi32::<0b11_01_10_00>(_mm256_packs_epi32(q[6], q[7]));
         let (ac_low, ac_high) = (_mm256_unpacklo_epi64(v01, v23), _mm256_unpacklo_epi64(v45, v67));
         let (bd_low, bd_high) = (_mm256_unpackhi_epi64(v01, v23), _mm256_unpackhi_epi64(v45, v67));
         [

@@ -22,6 +22,11 @@ impl Prepared {
         Self { words: [const { MaybeUninit::uninit() }; CAPACITY], len: 0, group: 0 }
     }
 
+    /// Whether weights are there.
+    pub(crate) const fn is_ready(&self) -> bool {
+        self.len > 0
+    }
+
     /// The words of group `index`; `None` when there is no such group.
     #[inline(always)]
     pub(super) fn group(&self, index: usize) -> Option<&[u32]> {

@@ -43,7 +43,11 @@ fn groups<V: Lanes, const G: usize, const WIDE: bool>(
     index: usize,
     target: &mut Target<'_, '_>,
 ) -> usize {
-    let mut channels: [Channels<V>; G] = core::array::from_fn(|g| target.begin((index + g) * V::WIDTH));
+    // No closure: what is compiled apart lacks the instructions of this function.
+    let mut channels = [target.begin::<V>(index * V::WIDTH); G];
+    for (g, channels) in channels.iter_mut().enumerate().skip(1) {
+        *channels = target.begin((index + g) * V::WIDTH);
+    }
     let mut x = 0;
     while x < target.block.pixels {
         if WIDE && G == 1 && x + BLOCK_PIXELS < target.block.pixels {
@@ -73,8 +77,10 @@ fn tile<V: Lanes, const B: usize, const G: usize>(taps: &Taps<'_>, weight: [&[u3
     for (ky, row) in taps.rows.iter().enumerate().take(g.kernel) {
         let Some(row) = row else { continue };
         let words = row.as_chunks::<2>().0;
-        let weight: [&[u32]; G] =
-            core::array::from_fn(|group| &weight[group][ky * row_taps * V::WIDTH..][..row_taps * V::WIDTH]);
+        let mut weight = weight;
+        for weight in &mut weight {
+            *weight = &weight[ky * row_taps * V::WIDTH..][..row_taps * V::WIDTH];
+        }
         let mut tap = 0;
         for pair in 0..g.pairs {
             for kx in 0..g.kernel {
