@@ -14,6 +14,11 @@ fn main() {
     }
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     println!(r#"cargo::rustc-cfg=picodream_backend="{}""#, back_end(&target, &flags));
+    // Cores without MLA and without most instructions on the high registers.
+    println!("cargo::rustc-check-cfg=cfg(picodream_baseline)");
+    if target.starts_with("thumbv6m") || target.starts_with("thumbv8m.base") {
+        println!("cargo::rustc-cfg=picodream_baseline");
+    }
 }
 
 /// Cortex-M4 and M7 always have the DSP extension. An M33 may lack it, but one with an FPU is not known to; without FPU it gets

@@ -115,7 +115,8 @@ fn every_back_end_agrees_with_the_portable_loops() {
     for machine in &MACHINES {
         let report = check_kernels(machine).unwrap();
         let backend = match machine.core {
-            "m0plus" | "m3" => "cortex-m-plain",
+            "m0plus" => "cortex-m0plus-plain",
+            "m3" => "cortex-m3-plain",
             "m55" => "cortex-m-helium",
             _ => "cortex-m-dsp",
         };

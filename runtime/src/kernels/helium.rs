@@ -245,7 +245,7 @@ fn phase_loop(
 pub fn winograd_input(rows: [&[i16]; 4], g: &Geometry, x: usize, tiles: &mut [i16]) {
     let regular = (g.kernel, g.stride) == (3, 1) && g.pairs > 0 && x + BLOCK_PIXELS + 2 <= g.columns;
     let fits = tiles.len() >= 128 * g.pairs && tiles.as_ptr().cast::<u32>().is_aligned();
-    if !regular || !fits || rows.iter().any(|row| row.len() < g.len() || !aligned(row, &[])) {
+    if !regular || !fits || rows.iter().any(|row| row.len() < g.len() || !row.as_ptr().cast::<u32>().is_aligned()) {
         return portable::winograd_input(rows, g, x, tiles);
     }
     let rows = rows.map(|row| row[g.index(x, 0)..].as_ptr());

@@ -221,7 +221,7 @@ pub fn winograd_products(tiles: &[i16], pairs: usize, weight: &[u8], products: &
 }
 
 /// Aᵀ·M·A / 4 of two channels and four tiles.
-fn winograd_output(products: &[i32], acc: &mut [i32]) {
+pub(super) fn winograd_output(products: &[i32], acc: &mut [i32]) {
     for channel in 0..2 {
         for tile in 0..4 {
             let m = |row: usize, column: usize| products[(4 * row + column) * 8 + channel * 4 + tile];
