@@ -48,6 +48,9 @@ mod feed;
 #[cfg(target_abi = "eabihf")]
 #[path = "dsp/finish.rs"]
 mod finish;
+#[cfg(target_abi = "eabihf")]
+#[path = "dsp/mix.rs"]
+mod mix;
 #[path = "dsp/sums.rs"]
 mod sums;
 #[path = "dsp/winograd.rs"]
@@ -60,6 +63,9 @@ pub use sums::{direct, phase};
 pub use winograd::{winograd_input, winograd_products};
 #[cfg(target_abi = "eabihf")]
 pub use {feed::feed, finish::finish};
+
+#[cfg(target_abi = "eabihf")]
+pub(crate) use {feed::feed_row, mix::mix};
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "cortex-m-dsp";

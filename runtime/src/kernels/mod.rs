@@ -16,13 +16,19 @@ mod backend;
 pub use backend::{BACKEND, BLOB_ALIGN, direct, feed, finish, phase, winograd_input, winograd_products};
 pub use geometry::Geometry;
 
-// Larger loops, which computers have; each says `false` when it leaves the work to the smaller ones.
+// Larger loops, which computers have (and cores with DSP and FPU two of them); each says `false` when it leaves the
+// work to the smaller ones.
 #[cfg(not(picodream_backend = "host"))]
 mod declined;
 #[cfg(picodream_backend = "host")]
-pub(crate) use backend::{Prepared, direct_row, feed_row, mix, prepare};
+pub(crate) use backend::{Prepared, direct_row, prepare};
 #[cfg(not(picodream_backend = "host"))]
-pub(crate) use declined::{Prepared, direct_row, feed_row, mix, prepare};
+pub(crate) use declined::{Prepared, direct_row, prepare};
+
+#[cfg(any(picodream_backend = "host", all(picodream_backend = "dsp", target_abi = "eabihf")))]
+pub(crate) use backend::{feed_row, mix};
+#[cfg(not(any(picodream_backend = "host", all(picodream_backend = "dsp", target_abi = "eabihf"))))]
+pub(crate) use declined::{feed_row, mix};
 
 use half::f16;
 

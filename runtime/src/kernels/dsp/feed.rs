@@ -1,20 +1,20 @@
-//! From f16 rows to quantised rows on the FPU: a pair of channels at a time, column by column.
+//! From f16 and 8-bit rows to quantised rows on the FPU: a pair of channels at a time, column by column.
 #![allow(unsafe_code, reason = "assembly reads and writes through pointers; each call says why they are sound")]
 
 use core::arch::naked_asm;
+use core::ptr::null;
 
-use half::f16;
-
-use super::super::{Feed, FeedTarget};
+use super::super::{Feed, FeedTarget, RowSource};
 use super::is_aligned;
 use crate::blob::BLOCK_PIXELS;
 use crate::quant::{Quantiser, SILU_TABLE};
+use crate::tensor::Elements;
 
 /// What a loop is told. The assembly names the fields by their offsets.
 #[repr(C)]
 struct Job {
-    /// 0: the pair's first value.
-    values: *const f16,
+    /// 0: the pair's first value, f16 or i8.
+    values: *const u8,
     /// 4: where its word goes; the others follow.
     row: *mut i16,
     /// 8: columns, not 0.
@@ -29,6 +29,8 @@ struct Job {
     affine: [f32; 4],
     /// 40: 256 · inv_scale and one half, without a SiLU.
     plain: [f32; 2],
+    /// 48: of the two channels of an 8-bit source.
+    scales: [f32; 2],
 }
 
 type Loop = unsafe extern "C" fn(*const Job);
@@ -36,68 +38,83 @@ type Loop = unsafe extern "C" fn(*const Job);
 /// Like [`super::super::portable::feed_with`] for f16; declines when a pair of channels is no aligned word, and integers of
 /// unusual size.
 pub fn feed(feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
+    let normed = !feed.affine.is_empty();
+    let run = if is_aligned(feed.values) { loop_of(feed.quantiser, normed) } else { None };
+    run.is_some_and(|run| feed_pairs(run, feed.values, &[], feed, target))
+}
+
+/// Like [`feed`] for 8-bit sources; declines all others.
+pub(crate) fn feed_row(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
+    let (Elements::I8(values, scales), false) = (source.elements, source.doubled) else { return false };
+    let values = values.get(source.first..source.first + source.width * feed.channels);
+    let run = narrow_loop_of(feed.quantiser, !feed.affine.is_empty());
+    let (Some(values), Some(run), true) = (values, run, scales.len() == feed.channels) else { return false };
+    feed_pairs(run, values, scales, feed, target)
+}
+
+/// Runs a loop that fits `values` over all pairs of channels.
+fn feed_pairs<T>(run: Loop, values: &[T], scales: &[f32], feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
     let (channels, g) = (feed.channels, target.geometry);
-    let width = feed.values.len() / channels.max(1);
+    let width = values.len() / channels.max(1);
     let even = channels.is_multiple_of(2) && target.channel.is_multiple_of(2) && width > 0;
-    let rules = [0, 2 * channels].contains(&feed.affine.len());
-    if !(even && rules && is_aligned(feed.values) && is_aligned(target.row)) {
+    if !(even && [0, 2 * channels].contains(&feed.affine.len()) && is_aligned(target.row)) {
         return false;
     }
-    let Some(run) = loop_of(feed.quantiser, !feed.affine.is_empty()) else { return false };
     let (multiplier, scale) = match feed.quantiser {
         Quantiser::Silu { multiplier, .. } => (multiplier, 0.0),
         Quantiser::Plain { scale, .. } => (0, scale),
     };
     let mut job = Job {
-        values: feed.values.as_ptr(),
+        values: null(),
         row: target.row.as_mut_ptr(),
         columns: 0,
-        pitch: 2 * channels * g.stride,
+        pitch: size_of::<T>() * channels * g.stride,
         multiplier,
         table: SILU_TABLE.as_ptr(),
         affine: [0.0; 4],
         plain: [scale, 128.0],
+        scales: [0.0; 2],
     };
     for channel in (0..channels).step_by(2) {
         if let Some(affine) = feed.affine.get(2 * channel..2 * channel + 4) {
             job.affine.copy_from_slice(affine);
         }
-        // Columns whose words lie side by side: eight, every second one, or all.
-        let (mut first, block) = (0, if g.kernel == 1 { BLOCK_PIXELS } else { width });
-        while first < width {
-            let columns = if g.kernel == 1 { block.min(width - first) } else { (width - first).div_ceil(g.stride) };
-            let last = first + (columns - 1) * g.stride;
+        if let Some(scales) = scales.get(channel..channel + 2) {
+            job.scales.copy_from_slice(scales);
+        }
+        // Columns whose words lie side by side: eight of a 1×1 kernel, every second one at stride 2, or all.
+        let (runs, run_columns) =
+            if g.kernel == 1 { (width.div_ceil(BLOCK_PIXELS), BLOCK_PIXELS) } else { (g.stride, 1) };
+        for first in (0..runs).map(|i| i * run_columns).take_while(|first| *first < width) {
+            let left = (width - first).div_ceil(g.stride);
+            job.columns = if g.kernel == 1 { left.min(BLOCK_PIXELS) } else { left };
+            let last = first + (job.columns - 1) * g.stride;
             let to = g.index(target.column + first, target.channel + channel);
-            job.values = feed.values[first * channels + channel..=last * channels + channel + 1].as_ptr();
-            job.row = target.row[to..to + 2 * columns].as_mut_ptr();
-            job.columns = columns;
-            // SAFETY: values and row were sliced to what the loop reads and writes, and start at even elements of aligned
-            // slices; the table is the one the loop knows.
+            job.values = values[first * channels + channel..last * channels + channel + 2].as_ptr().cast();
+            job.row = target.row[to..to + 2 * job.columns].as_mut_ptr();
+            // SAFETY: values (of the type that the loop reads) and row were sliced to what the loop reads and writes; those
+            // that must lie at words start at even elements of aligned slices; the table is the one the loop knows.
             unsafe { run(&job) };
-            first += if g.kernel == 1 { block } else { 1 };
-            if g.kernel == 3 && first == g.stride {
-                break;
-            }
         }
     }
     true
 }
 
-/// The loop for a rule: saturation to a number of bits is part of an instruction.
+/// The loop of this name for a rule: saturation to a number of bits is part of an instruction. These are the sizes that the
+/// exporter uses.
+macro_rules! by_bits {
+    ($name:ident, $qmax:ident) => {
+        match $qmax {
+            127 => Some($name::<8> as Loop),
+            255 => Some($name::<9>),
+            511 => Some($name::<10>),
+            2047 => Some($name::<12>),
+            _ => None,
+        }
+    };
+}
+
 fn loop_of(quantiser: Quantiser, normed: bool) -> Option<Loop> {
-    macro_rules! by_bits {
-        ($name:ident, $qmax:ident) => {
-            match $qmax {
-                127 => Some($name::<8> as Loop),
-                255 => Some($name::<9>),
-                511 => Some($name::<10>),
-                1023 => Some($name::<11>),
-                2047 => Some($name::<12>),
-                4095 => Some($name::<13>),
-                _ => None,
-            }
-        };
-    }
     match (quantiser, normed) {
         (Quantiser::Silu { qmax, .. }, true) => by_bits!(silu, qmax),
         (Quantiser::Silu { .. }, false) => None,
@@ -106,20 +123,47 @@ fn loop_of(quantiser: Quantiser, normed: bool) -> Option<Loop> {
     }
 }
 
-/// Saves registers and reads the job: r0 values, r1 row, r2 columns, r3 pitch, r4 multiplier, r5 table, s8–s13 constants;
-/// then, at 2, the next pair is s0 and s1.
-macro_rules! next_pair {
+fn narrow_loop_of(quantiser: Quantiser, normed: bool) -> Option<Loop> {
+    match (quantiser, normed) {
+        (Quantiser::Silu { qmax, .. }, true) => by_bits!(narrow_silu, qmax),
+        (Quantiser::Plain { qmax, .. }, false) => by_bits!(narrow_plain, qmax),
+        _ => None,
+    }
+}
+
+/// Saves registers and reads the job: r0 values, r1 row, r2 columns, r3 pitch, r4 multiplier, r5 table, s8–s15 constants.
+macro_rules! enter {
     () => {
-        "push {{r4-r11, lr}}
+        "push {{r4-r9, lr}}
          add r6, r0, #24
-         vldm r6, {{s8-s13}}
+         vldm r6, {{s8-s15}}
          ldm r0, {{r0-r5}}
          mov r12, #0x8000
-         2:
-         vldr s0, [r0]
+         2:"
+    };
+}
+
+/// The next pair to s0 and s1, from f16.
+macro_rules! next_pair {
+    () => {
+        "vldr s0, [r0]
          add r0, r3
          vcvtt.f32.f16 s1, s0
          vcvtb.f32.f16 s0, s0"
+    };
+}
+
+/// The next pair to s0 and s1, from i8: integer · scale.
+macro_rules! next_narrow_pair {
+    () => {
+        "ldrsb r6, [r0]
+         ldrsb r7, [r0, #1]
+         add r0, r3
+         vmov s0, s1, r6, r7
+         vcvt.f32.s32 s0, s0
+         vcvt.f32.s32 s1, s1
+         vmul.f32 s0, s0, s14
+         vmul.f32 s1, s1, s15"
     };
 }
 
@@ -190,44 +234,53 @@ macro_rules! store_pair {
          str r6, [r1], #4
          subs r2, #1
          bne 2b
-         pop {{r4-r11, pc}}"
+         pop {{r4-r9, pc}}"
     };
 }
 
-/// Norm, SiLU.
-///
-/// # Safety
-/// The job's pointers reach as far as its counts say.
-#[unsafe(naked)]
-unsafe extern "C" fn silu<const BITS: u32>(job: *const Job) {
-    naked_asm!(
-        core_directive!(),
-        next_pair!(),
-        affine!(),
-        "vcvt.s32.f32 s0, s0
-         vcvt.s32.f32 s1, s1
-         vmov r6, r7, s0, s1",
-        quantise_silu!("r6"),
-        quantise_silu!("r7"),
-        store_pair!(),
-        bits = const BITS,
-    )
+/// [`quantise_silu`] of s0 and s1.
+macro_rules! quantise_silu_pair {
+    () => {
+        concat!(
+            "vcvt.s32.f32 s0, s0\n vcvt.s32.f32 s1, s1\n vmov r6, r7, s0, s1\n",
+            quantise_silu!("r6"),
+            "\n",
+            quantise_silu!("r7")
+        )
+    };
 }
 
-/// Norm, no SiLU.
-///
-/// # Safety
-/// As [`silu`].
-#[unsafe(naked)]
-unsafe extern "C" fn normed_plain<const BITS: u32>(job: *const Job) {
-    naked_asm!(core_directive!(), next_pair!(), affine!(), quantise_plain!(), store_pair!(), bits = const BITS)
+/// A loop of steps between [`next_pair`] and [`store_pair`].
+macro_rules! feed_loop {
+    ($(#[$doc:meta])* $name:ident: $($step:ident),+) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The job's pointers reach as far as its counts say.
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name<const BITS: u32>(job: *const Job) {
+            naked_asm!(core_directive!(), enter!(), $($step!(),)+ store_pair!(), bits = const BITS)
+        }
+    };
 }
 
-/// Values as they are.
-///
-/// # Safety
-/// As [`silu`].
-#[unsafe(naked)]
-unsafe extern "C" fn plain<const BITS: u32>(job: *const Job) {
-    naked_asm!(core_directive!(), next_pair!(), quantise_plain!(), store_pair!(), bits = const BITS)
-}
+feed_loop!(
+    /// Norm, SiLU.
+    silu: next_pair, affine, quantise_silu_pair
+);
+feed_loop!(
+    /// Norm, no SiLU.
+    normed_plain: next_pair, affine, quantise_plain
+);
+feed_loop!(
+    /// Values as they are.
+    plain: next_pair, quantise_plain
+);
+feed_loop!(
+    /// An 8-bit source: norm, SiLU.
+    narrow_silu: next_narrow_pair, affine, quantise_silu_pair
+);
+feed_loop!(
+    /// An 8-bit source: values as they are.
+    narrow_plain: next_narrow_pair, quantise_plain
+);
