@@ -52,8 +52,11 @@ impl<'a> Layer<'a> {
         let (cin, cout) = (u32::from(a.channels), u32::from(out.channels));
         let time_dim = op.time.map_or(0, |time| unet.tensor(time).channels.into());
         let layout = op.scratch_layout(cin, cout, a.width.into(), out.statistics);
-        let weight = unet.model().array(unet.header(), &op.common, op.data_layout(cin, cout, time_dim).weight);
-        let [source, scratch] = arena.get_disjoint_mut([a.elements().range(), op.common.scratch.range()]).ok()?;
+        let packed = unet.model().array(unet.header(), &op.common, op.data_layout(cin, cout, time_dim).weight);
+        let expanded = op.expanded.map_or(0..0, |expanded| unet.tensor(expanded).elements().range());
+        let parts = [a.elements().range(), op.common.scratch.range(), expanded];
+        let [source, scratch, expanded] = arena.get_disjoint_mut(parts).ok()?;
+        let weight = if op.expanded.is_some() { expanded } else { packed };
         let tiles = if layout.tiles.bytes == 0 { 0..0 } else { layout.tiles.range() };
         let [acc, tiles, ring] = scratch.get_disjoint_mut([layout.acc.range(), tiles, layout.rows.range()]).ok()?;
         let columns = op.row_columns(a.width.into()) as usize;
