@@ -5,6 +5,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use pulp::{Arch, Scalar, Simd, WithSimd};
 
+use super::clock::{self, Part};
 use super::kernel::{self, Walk};
 use super::rows::{correlate_into, pad_rows, unpad_rows};
 use super::{floats, tensor, with_floats};
@@ -207,7 +208,10 @@ impl CustomOp3 for Attention {
         let name = self.name();
         let qkv = [floats(name, q, q_layout)?, floats(name, k, k_layout)?, floats(name, v, v_layout)?];
         let mut out = vec![0.0; q_layout.shape().elem_count()];
+        let products = 2 * q_layout.shape().elem_count() * sizes.n;
+        let lap = clock::begin(Part::AttentionForward);
         Arch::new().dispatch(Forward { sizes, qkv, out: &mut out });
+        lap.end(2 * products);
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
     }
 
@@ -223,7 +227,11 @@ impl CustomOp3 for Attention {
         let mut grads: [Vec<f32>; 3] = std::array::from_fn(|_| vec![0.0; q.elem_count()]);
         with_floats([q, k, v, dy], |[q, k, v, dy]| {
             let grads = grads.each_mut().map(Vec::as_mut_slice);
-            Arch::new().dispatch(Backward { sizes, qkv: [q, k, v], dy, grads });
+            let products = 2 * q.len() * sizes.n;
+            let backward = Backward { sizes, qkv: [q, k, v], dy, grads };
+            let lap = clock::begin(Part::AttentionBackward);
+            Arch::new().dispatch(backward);
+            lap.end(5 * products);
         })?;
         let [dq, dk, dv] = grads.map(|g| tensor(g, q.dims()));
         Ok((Some(dq?), Some(dk?), Some(dv?)))

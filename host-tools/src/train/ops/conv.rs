@@ -6,6 +6,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 
+use super::clock::{self, Part};
 use super::kernel::{self, Walk};
 use super::rows::{correlate_into, pad_rows, unpad_rows};
 use super::{floats, tensor, with_floats};
@@ -69,6 +70,12 @@ impl Sizes {
     fn out(&self) -> (usize, usize) {
         let (h, w) = self.gathered();
         (h / self.stride, w / self.stride)
+    }
+
+    /// Floating-point operations of the convolution, and of each of its two gradients.
+    fn operations(&self) -> usize {
+        let (h, w) = self.out();
+        2 * self.batch * h * w * self.cout * self.kernel * self.kernel * self.cin
     }
 
     fn pad(&self) -> usize {
@@ -191,8 +198,14 @@ impl WithSimd for Backward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { sizes: s, x, weight, dy, dx, dw, db } = self;
-        backward_input(simd, s, weight, dy, dx);
+        if !dx.is_empty() {
+            let lap = clock::begin(Part::ConvInput);
+            backward_input(simd, s, weight, dy, dx);
+            lap.end(s.operations());
+        }
+        let lap = clock::begin(Part::ConvWeight);
         backward_weight(simd, s, x, dy, dw, db);
+        lap.end(s.operations());
     }
 }
 
@@ -298,13 +311,16 @@ impl CustomOp3 for Conv {
         let sizes = Sizes::new(self, x_layout.dims(), weight_layout.dims(), bias_layout.dims())?;
         let (h, w) = sizes.out();
         let mut out = vec![0.0; sizes.batch * h * w * sizes.cout];
-        Arch::new().dispatch(Forward {
+        let forward = Forward {
             sizes,
             x: floats("conv", x, x_layout)?,
             weight: floats("conv", weight, weight_layout)?,
             bias: floats("conv", bias, bias_layout)?,
             out: &mut out,
-        });
+        };
+        let lap = clock::begin(Part::ConvForward);
+        Arch::new().dispatch(forward);
+        lap.end(sizes.operations());
         Ok((CpuStorage::F32(out), (sizes.batch, h, w, sizes.cout).into()))
     }
 

@@ -4,6 +4,7 @@
 //! times slower and its nearest upsampling has a wrong gradient. Every gradient is held to finite differences in `tests`.
 
 pub mod attention;
+pub mod clock;
 pub mod conv;
 pub mod kernel;
 pub mod norm;

@@ -6,6 +6,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use pulp::{Arch, Scalar, Simd, WithSimd};
 
+use super::clock::{self, Part};
 use super::{floats, kernel, tensor, with_floats};
 
 /// One normalisation.
@@ -260,14 +261,17 @@ impl CustomOp3 for GroupNorm {
     ) -> Result<(CpuStorage, Shape)> {
         let (pixels, channels) = self.sizes(x_layout.dims(), weight_layout.dims(), bias_layout.dims())?;
         let mut out = vec![0.0; x_layout.shape().elem_count()];
-        Arch::new().dispatch(Forward {
+        let forward = Forward {
             op: *self,
             image: pixels * channels,
             x: floats("group norm", x, x_layout)?,
             weight: floats("group norm", weight, weight_layout)?,
             bias: floats("group norm", bias, bias_layout)?,
             out: &mut out,
-        });
+        };
+        let lap = clock::begin(Part::NormForward);
+        Arch::new().dispatch(forward);
+        lap.end(0);
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
     }
 
@@ -283,7 +287,7 @@ impl CustomOp3 for GroupNorm {
         let mut dx = vec![0.0; x.elem_count()];
         let (mut dweight, mut dbias) = (vec![0.0; channels], vec![0.0; channels]);
         with_floats([x, weight, bias, dy], |[x, weight, bias, dy]| {
-            Arch::new().dispatch(Backward {
+            let backward = Backward {
                 op: *self,
                 image: pixels * channels,
                 x,
@@ -293,7 +297,10 @@ impl CustomOp3 for GroupNorm {
                 dx: &mut dx,
                 dweight: &mut dweight,
                 dbias: &mut dbias,
-            });
+            };
+            let lap = clock::begin(Part::NormBackward);
+            Arch::new().dispatch(backward);
+            lap.end(0);
         })?;
         Ok((Some(tensor(dx, x.dims())?), Some(tensor(dweight, &[channels])?), Some(tensor(dbias, &[channels])?)))
     }
