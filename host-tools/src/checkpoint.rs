@@ -248,6 +248,7 @@ mod tests {
                 timestep_density: TimestepDensity::Uniform,
                 seed: 1,
             },
+            tune: None,
         };
         let tensors = expected_shapes(&config)
             .into_iter()

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use crate::schedule::ScheduleConfig;
+use crate::tune::Tuned;
 
 /// Width and height in pixels, and 1 (grey) or 3 (RGB) channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +113,20 @@ pub struct TrainConfig {
     pub seed: u64,
 }
 
+impl TrainConfig {
+    /// Checks every field; the error names the field, its value and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        ensure!(self.batch_size > 0 && self.steps > 0, "config: train.steps and train.batch_size must be at least 1");
+        for (what, x) in [("ema_decay", self.ema_decay), ("label_dropout", self.label_dropout)] {
+            ensure!((0.0..1.0).contains(&x), "config: train.{what} is {x}, but must be in 0..1");
+        }
+        for (what, x) in [("learning_rate", self.learning_rate), ("clip_norm", self.clip_norm)] {
+            ensure!(x.is_finite() && x > 0.0, "config: train.{what} is {x}, but must be positive");
+        }
+        Ok(())
+    }
+}
+
 /// Pixel p in 0..=255 becomes x = (p/255 − mean)/std.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,6 +163,9 @@ pub struct ModelConfig {
     pub data: DataConfig,
     /// The recipe.
     pub train: TrainConfig,
+    /// The recipe of tuning, for a model that was tuned to few steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune: Option<Tuned>,
 }
 
 impl ModelConfig {
@@ -218,14 +236,11 @@ impl ModelConfig {
         );
         ensure!(data.class_names.len() <= 1000, "config: {} classes; 1000 at most", data.class_names.len());
         self.validate_schedule()?;
-        ensure!(train.batch_size > 0 && train.steps > 0, "config: train.steps and train.batch_size must be at least 1");
-        for (what, x) in [("ema_decay", train.ema_decay), ("label_dropout", train.label_dropout)] {
-            ensure!((0.0..1.0).contains(&x), "config: train.{what} is {x}, but must be in 0..1");
+        train.validate()?;
+        match &self.tune {
+            None => Ok(()),
+            Some(tuned) => tuned.recipe.train.validate().and_then(|()| tuned.recipe.validate(self.num_classes())),
         }
-        for (what, x) in [("learning_rate", train.learning_rate), ("clip_norm", train.clip_norm)] {
-            ensure!(x.is_finite() && x > 0.0, "config: train.{what} is {x}, but must be positive");
-        }
-        Ok(())
     }
 
     fn validate_schedule(&self) -> Result<()> {

@@ -18,3 +18,4 @@ pub mod sampling;
 pub mod schedule;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod tune;

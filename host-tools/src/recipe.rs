@@ -1,14 +1,16 @@
-//! What `train` is asked to train: a config file as it is, or a default recipe for a data set or folder of pictures.
+//! What `train` and `tune` are asked to do: a file as it is, or a default recipe for data or model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
 
 use crate::config::{
     DataConfig, ImageConfig, ModelConfig, PredictionType, ScheduleConfig, TimestepDensity, TrainConfig, UNetConfig,
 };
 use crate::data::{self, Source};
 use crate::files;
+use crate::tune::{Method, TuneRecipe};
 
 /// What the command line changes in a recipe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,20 +51,57 @@ pub fn recipe(source: &str, overrides: &Overrides) -> Result<ModelConfig> {
 }
 
 /// The recipe of a shipped model, by its name or that of its data.
-fn shipped_config(source: &str) -> Option<std::path::PathBuf> {
+fn shipped_config(source: &str) -> Option<PathBuf> {
     let name = match source {
         "fashion" => "fashion-16",
         "faces" => "faces-16",
         "fashion-16" | "faces-16" | "fashion-16-eps" => source,
         _ => return None,
     };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/recipes").join(name).with_extension("json");
+    let path = recipes().join(name).with_extension("json");
     path.is_file().then_some(path)
 }
 
+/// The folder of the shipped recipes.
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/recipes")
+}
+
 fn read(path: &Path) -> Result<ModelConfig> {
+    read_as(path, "a model config")
+}
+
+fn read_as<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     let json = files::read(path)?;
-    serde_json::from_slice(&json).with_context(|| format!("{} is not a model config", path.display()))
+    serde_json::from_slice(&json).with_context(|| format!("{} is not {what}", path.display()))
+}
+
+/// What the command line changes in a recipe of tuning.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TuneOverrides {
+    /// Another method, with its own defaults.
+    pub method: Option<Method>,
+    /// Guidance to distil.
+    pub guidance: Option<f32>,
+    /// Optimiser steps.
+    pub steps: Option<usize>,
+    /// Seed.
+    pub seed: Option<u64>,
+}
+
+/// The recipe that tunes `base`: the file given, or that of the shipped tuned model, or the measured default.
+pub fn tune_recipe(base: &ModelConfig, file: Option<&Path>, overrides: &TuneOverrides) -> Result<TuneRecipe> {
+    let shipped = recipes().join(format!("{}-fast.json", base.name));
+    let mut recipe = match (file, overrides.method) {
+        (Some(path), _) => read_as(path, "a recipe of tuning")?,
+        (None, Some(method)) => TuneRecipe::new(method),
+        (None, None) if shipped.is_file() => read_as(&shipped, "a recipe of tuning")?,
+        (None, None) => TuneRecipe::new(Method::CONSISTENCY),
+    };
+    recipe.guidance = overrides.guidance.unwrap_or(recipe.guidance);
+    recipe.train.steps = overrides.steps.unwrap_or(recipe.train.steps);
+    recipe.train.seed = overrides.seed.unwrap_or(recipe.train.seed);
+    Ok(recipe)
 }
 
 /// v-prediction on a cosine schedule with the network and the recipe of the shipped models, data scaled to mean 0 and
@@ -101,6 +140,7 @@ fn default_recipe(source: &str, overrides: &Overrides) -> Result<ModelConfig> {
             timestep_density: TimestepDensity::LogNormalSigma { mean: -0.6, std: 1.4 },
             seed: 1,
         },
+        tune: None,
     })
 }
 

@@ -11,7 +11,8 @@ use picodream_tools::float::random;
 use picodream_tools::picture;
 use serde_json::Value;
 
-const VERBS: [&str; 9] = ["data", "train", "export", "inspect", "sample", "eval", "diff", "emulate", "bench"];
+const VERBS: [&str; 10] =
+    ["data", "train", "tune", "export", "inspect", "sample", "eval", "diff", "emulate", "bench"];
 
 /// A folder with an untrained model in it: `tiny.safetensors`, `tiny.json`, `tiny.pdm`; three classes, 8 × 8 × 3.
 fn fixture() -> &'static Path {
@@ -348,4 +349,44 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn bad_tuning_is_one_sentence_before_the_trainer_is_built() {
+    let folder = copy("tune");
+    let tune = ["tune", "tiny.safetensors"];
+    let with = |more: &[&'static str], parts: &[&str]| refused(&folder, &[&tune, more].concat(), 1, parts);
+    with(&["--out", "x.pdm"], &["--out is x.pdm, but must end in .safetensors"]);
+    with(&["--out", "tiny.safetensors"], &["the checkpoint to start from"]);
+    with(&["--guidance", "NaN"], &["guidance is NaN, but must be in 0..=20"]);
+    with(&["--guidance", "-1"], &["guidance is -1"]);
+    with(&["--steps", "0"], &["train.steps", "at least 1"]);
+    with(&["--name", "Bad Name"], &["name is 'Bad Name'"]);
+    with(&["--recipe", "absent.json"], &["cannot read absent.json"]);
+    with(&["--recipe", "tiny.json"], &["tiny.json is not a recipe of tuning"]);
+    refused(&folder, &["tune", "absent.safetensors"], 1, &["there is no model 'absent.safetensors'"]);
+    refused(&folder, &["tune", "tiny.safetensors", "--method", "magic"], 2, &["magic"]);
+    refused(&folder, &["tune", "tiny.safetensors", "--method", "progressive", "--recipe", "r.json"], 2, &["--recipe"]);
+}
+
+#[test]
+fn evaluations_repeat_and_say_how_sure_they_are() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let eval = |more: &[&str]| {
+        let model = ["eval", "fashion-16", "--samples", "12", "--steps", "1", "--data", "fashion-mini"];
+        json(&models, &[&model, more].concat())
+    };
+    let once = eval(&[]);
+    assert!(once["fd"].is_f64() && once["fd_floor"].is_f64() && once["class_accuracy"].is_f64());
+    assert_eq!((once["sampler"].as_str(), once["per_class"].as_array().unwrap().len()), (Some("DDIM"), 10));
+    assert!(once.get("confidence").is_none() && once.get("neighbours").is_none());
+    let next = eval(&["--seed", "12"]);
+    let both = eval(&["--repeats", "2", "--neighbours"]);
+    let mean = 0.5 * (once["fd"].as_f64().unwrap() + next["fd"].as_f64().unwrap());
+    assert!((both["fd"].as_f64().unwrap() / mean - 1.0).abs() < 1e-9, "repeats go on where the seeds ended");
+    assert_eq!(both["confidence"]["repeats"], 2);
+    for key in ["density", "coverage", "coverage_floor", "train_distance", "train_distance_test", "near_training"] {
+        assert!(both["neighbours"][key].is_f64(), "{key}");
+    }
+    refused(&models, &["eval", "fashion-16", "--repeats", "0"], 2, &["--repeats"]);
 }

@@ -19,6 +19,7 @@ pub mod shipped;
 mod train;
 #[cfg(not(feature = "train"))]
 mod trainer_build;
+mod tune;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -71,6 +72,7 @@ struct Global {
 enum Verb {
     Data(data::DataArgs),
     Train(train::TrainArgs),
+    Tune(tune::TuneArgs),
     Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Sample(Box<sample::SampleArgs>),
@@ -103,6 +105,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         None => demo::run(&output)?,
         Some(Verb::Data(args)) => data::run(&args, &output)?,
         Some(Verb::Train(args)) => return train::run(&args, &output),
+        Some(Verb::Tune(args)) => return tune::run(&args, &output),
         Some(Verb::Export(args)) => export::run(&args, &output)?,
         Some(Verb::Inspect(args)) => inspect::run(&args, &output)?,
         Some(Verb::Sample(args)) => sample::run(&args, &output)?,

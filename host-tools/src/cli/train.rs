@@ -87,6 +87,12 @@ fn train(args: &TrainArgs, config: &crate::config::ModelConfig, out: PathBuf, ou
         quiet: false,
     };
     let report = train(config, &data, &options)?;
+    tell(&report, &out, output)
+}
+
+/// What a run of the trainer did, and what comes next.
+#[cfg(feature = "train")]
+pub(super) fn tell(report: &crate::train::TrainReport, out: &Path, output: &Output) -> Result<ExitCode> {
     output.line(format_args!(
         "{}: {} weights after {} steps, loss {:.4}, {:.0} s\nnext: {} export {}",
         out.display(),

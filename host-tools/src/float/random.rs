@@ -36,6 +36,7 @@ pub fn config(image: ImageConfig, unet: UNetConfig, classes: usize) -> ModelConf
             timestep_density: TimestepDensity::Uniform,
             seed: 1,
         },
+        tune: None,
     }
 }
 

@@ -30,16 +30,28 @@ impl NoiseLevels {
                 (t as f32, signal, noise)
             }
             TimestepDensity::LogNormalSigma { mean, std } => {
-                let last = self.ln_sigma.len() - 1;
-                let drawn = mean + std * f64::from(stream.next_gaussian());
-                let ln_sigma = drawn.clamp(self.ln_sigma[0], self.ln_sigma[last]);
-                let upper = self.ln_sigma.partition_point(|l| *l < ln_sigma).clamp(1, last);
-                let (a, b) = (self.ln_sigma[upper - 1], self.ln_sigma[upper]);
-                let t = (upper - 1) as f64 + (ln_sigma - a) / (b - a);
-                let (signal, noise) = scales(1.0 / (1.0 + (2.0 * ln_sigma).exp()));
-                (t as f32, signal, noise)
+                self.at_ln_sigma(mean + std * f64::from(stream.next_gaussian()))
             }
         }
+    }
+
+    /// (timestep, √ᾱ, √(1−ᾱ)) of a noise level, clamped to the schedule's range; timesteps between whole ones are linear
+    /// in ln σ.
+    #[must_use]
+    pub fn at_ln_sigma(&self, ln_sigma: f64) -> (f32, f32, f32) {
+        let last = self.ln_sigma.len() - 1;
+        let ln_sigma = ln_sigma.clamp(self.ln_sigma[0], self.ln_sigma[last]);
+        let upper = self.ln_sigma.partition_point(|l| *l < ln_sigma).clamp(1, last);
+        let (a, b) = (self.ln_sigma[upper - 1], self.ln_sigma[upper]);
+        let t = (upper - 1) as f64 + (ln_sigma - a) / (b - a);
+        let (signal, noise) = scales(1.0 / (1.0 + (2.0 * ln_sigma).exp()));
+        (t as f32, signal, noise)
+    }
+
+    /// ln σ of the first and the last timestep.
+    #[must_use]
+    pub fn range(&self) -> (f64, f64) {
+        (self.ln_sigma[0], self.ln_sigma[self.ln_sigma.len() - 1])
     }
 
     /// (√ᾱ, √(1−ᾱ)) of a whole timestep.

@@ -4,17 +4,26 @@
 //! order: the same recipe gives the same file, with any number of threads, interrupted or not.
 
 pub mod batch;
+pub mod bench;
 pub mod classifier;
+pub mod consistency;
+pub mod estimate;
 pub mod host;
+pub mod lesson;
 pub mod ops;
 pub mod optimizer;
+mod progress;
+pub mod progressive;
 pub mod sample;
+pub mod shards;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_tune;
 pub mod trainer;
 pub mod unet;
 
-pub use trainer::{TrainOptions, TrainReport, train};
+pub use trainer::{TrainOptions, TrainReport, train, tune};
 
 /// First noise stream of the initial weights (one per tensor).
 pub(crate) const STREAM_INIT: u64 = 1 << 40;
@@ -24,3 +33,5 @@ pub(crate) const STREAM_SHUFFLE: u64 = 2 << 40;
 pub(crate) const STREAM_STEP: u64 = 3 << 40;
 /// First noise stream of the sample sheets (one per image).
 pub(crate) const STREAM_SHEET: u64 = 4 << 40;
+/// First noise stream of the steps of tuning (one per step: levels, dropped labels, noise).
+pub(crate) const STREAM_TUNE: u64 = 5 << 40;

@@ -103,6 +103,8 @@ pub struct State {
     pub first: Vec<f32>,
     /// AdamW's second moment.
     pub second: Vec<f32>,
+    /// Frozen weights that tuning learns from; empty in training.
+    pub teacher: Vec<f32>,
 }
 
 impl State {
@@ -110,17 +112,16 @@ impl State {
     #[must_use]
     pub fn new(weights: Vec<f32>) -> Self {
         let zero = vec![0.0; weights.len()];
-        Self { step: 0, ema: weights.clone(), weights, first: zero.clone(), second: zero }
+        Self { step: 0, ema: weights.clone(), weights, first: zero.clone(), second: zero, teacher: Vec::new() }
     }
 
-    /// One AdamW step along `gradient`; gives the gradient's norm before clipping.
-    pub fn update(&mut self, config: &TrainConfig, layout: &FlatLayout, gradient: &mut [f32]) -> f32 {
+    /// One AdamW step of size `rate` along `gradient`; gives the gradient's norm before clipping.
+    pub fn update(&mut self, config: &TrainConfig, layout: &FlatLayout, gradient: &mut [f32], rate: f64) -> f32 {
         let norm = gradient.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
         if norm > config.clip_norm {
             let scale = (config.clip_norm / norm) as f32;
             gradient.iter_mut().for_each(|g| *g *= scale);
         }
-        let rate = learning_rate(config, self.step);
         let t = (self.step + 1) as i32;
         let step_size = (rate / (1.0 - f64::from(BETA1).powi(t))) as f32;
         let second_scale = (1.0 / (1.0 - f64::from(BETA2).powi(t))) as f32;
@@ -159,13 +160,16 @@ impl State {
             ("ema", row(&self.ema)),
             ("first", row(&self.first)),
             ("second", row(&self.second)),
+            ("teacher", row(&self.teacher)),
         ];
-        write_tensors(path, &tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into())
+        let present = tensors.into_iter().filter(|(_, tensor)| !tensor.data.is_empty());
+        write_tensors(path, &present.map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }
 
-    /// Reads a state of `len` weights back.
+    /// Reads a state of `len` weights back, with a teacher when there was one.
     pub fn load(path: &Path, len: usize) -> Result<Self> {
         let mut tensors = read_tensors(path)?;
+        let taught = tensors.contains_key("teacher");
         let mut take = |name: &str, len: usize| -> Result<Vec<f32>> {
             let data = tensors.remove(name).map(|t| t.data).unwrap_or_default();
             ensure!(
@@ -183,6 +187,7 @@ impl State {
             ema: take("ema", len)?,
             first: take("first", len)?,
             second: take("second", len)?,
+            teacher: take("teacher", if taught { len } else { 0 })?,
         })
     }
 }

@@ -7,8 +7,8 @@ use picodream::rng::NoiseStream;
 
 use super::batch::{Batch, NoiseLevels, Order};
 use super::optimizer::{FlatLayout, State, learning_rate};
-use super::trainer::loss_and_gradient;
-use super::unet::initial_weights;
+use super::trainer::{loss_and_gradient, loss_and_gradient_with};
+use super::unet::{Convolutions, initial_weights};
 use super::{TrainOptions, train};
 use crate::checkpoint::{Checkpoint, read_tensors};
 use crate::config::{
@@ -16,7 +16,7 @@ use crate::config::{
 };
 use crate::data::Dataset;
 
-fn tiny() -> ModelConfig {
+pub(super) fn tiny() -> ModelConfig {
     ModelConfig {
         name: "tiny".into(),
         licence: "MIT".into(),
@@ -51,22 +51,23 @@ fn tiny() -> ModelConfig {
             timestep_density: TimestepDensity::LogNormalSigma { mean: -0.6, std: 1.4 },
             seed: 5,
         },
+        tune: None,
     }
 }
 
 /// Two classes: bright on the left, bright on the right.
-fn halves(count: usize) -> Dataset {
+pub(super) fn halves(count: usize) -> Dataset {
     let labels: Vec<u16> = (0..count).map(|i| (i % 2) as u16).collect();
     let pixel = |label: u16, i: usize| if (i % 8 < 4) == (label == 0) { 230 } else { 20 };
     let images = labels.iter().flat_map(|l| (0..32).map(move |i| pixel(*l, i))).collect();
     Dataset { width: 8, height: 4, channels: 1, images, labels, class_names: vec!["a".into(), "b".into()] }
 }
 
-fn folder(test: &str) -> PathBuf {
+pub(super) fn folder(test: &str) -> PathBuf {
     std::env::temp_dir().join(format!("picodream-train-{test}-{}", std::process::id()))
 }
 
-fn options(folder: &Path) -> TrainOptions {
+pub(super) fn options(folder: &Path) -> TrainOptions {
     TrainOptions {
         out: folder.join("tiny.safetensors"),
         threads: 1,
@@ -113,6 +114,22 @@ fn gradient_of_the_whole_network() {
             start += len;
         }
     }
+}
+
+#[test]
+fn candles_own_convolution_gives_the_same_gradient() {
+    let config = tiny();
+    let layout = FlatLayout::new(&config);
+    let mut weights = vec![0.0; layout.len()];
+    NoiseStream::new(3, 0).fill_gaussian(&mut weights);
+    weights.iter_mut().for_each(|w| *w *= 0.3);
+    let batch = draw(&config, 0);
+    let [(loss, own), (candle_loss, candle)] = [Convolutions::Own, Convolutions::Candle]
+        .map(|c| loss_and_gradient_with(&config, &layout, &weights, &batch, 1, c).unwrap());
+    // The same f32 sums in another order.
+    assert!((loss - candle_loss).abs() < 1e-5 * loss);
+    let largest = own.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+    assert!(own.iter().zip(&candle).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
 }
 
 #[test]
@@ -166,7 +183,8 @@ fn resuming_equals_never_stopping_and_threads_do_not_matter() {
         let mut order = Order::new(config.train.seed, data.len());
         let batch = Batch::draw(&config, &data, &NoiseLevels::new(&config), &mut order, step);
         let (_, mut gradient) = loss_and_gradient(&config, &layout, &state.weights, &batch, 1).unwrap();
-        state.update(&config.train, &layout, &mut gradient);
+        let rate = learning_rate(&config.train, step);
+        state.update(&config.train, &layout, &mut gradient, rate);
     }
     let resumed = TrainOptions { resume: true, threads: 3, ..options(&parts) };
     state.checkpoint(&config, &layout).save(&resumed.out).unwrap();
@@ -306,17 +324,17 @@ fn adamw_equals_its_definition() {
     let (mut w, mut m, mut v) = (1.0f64, 0.0f64, 0.0f64);
     for step in 0..4 {
         let g = 0.5 - step as f64 * 0.3;
-        state.update(&config.train, &layout, &mut vec![g as f32; layout.len()]);
+        let rate = learning_rate(&config.train, step as usize);
+        state.update(&config.train, &layout, &mut vec![g as f32; layout.len()], rate);
         m = 0.9 * m + 0.1 * g;
         v = 0.999 * v + 0.001 * g * g;
         let (mc, vc) = (m / (1.0 - 0.9f64.powi(step + 1)), v / (1.0 - 0.999f64.powi(step + 1)));
-        let rate = learning_rate(&config.train, step as usize);
         w = w * (1.0 - rate * 0.1) - rate * mc / (vc.sqrt() + 1e-8);
     }
     // The first tensor is a convolution's weight, so it is decayed; conv_in.bias (after its 36 values) is not.
     assert!((f64::from(state.weights[0]) - w).abs() < 1e-5, "{} but {w}", state.weights[0]);
     assert!(state.weights[36] > state.weights[0]);
-    let norm = state.update(&config.train, &layout, &mut vec![2.0; layout.len()]);
+    let norm = state.update(&config.train, &layout, &mut vec![2.0; layout.len()], 1e-3);
     assert!((norm - 2.0 * (layout.len() as f32).sqrt()).abs() < 1e-2);
 }
 

@@ -18,13 +18,30 @@ use crate::config::ModelConfig;
 pub struct UNet<'a> {
     config: &'a ModelConfig,
     weights: &'a BTreeMap<String, Tensor>,
+    convolutions: Convolutions,
+}
+
+/// Which code runs the convolutions of more than one input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Convolutions {
+    /// That of [`super::ops`].
+    #[default]
+    Own,
+    /// candle's `conv2d`, for comparison only.
+    Candle,
 }
 
 impl<'a> UNet<'a> {
     /// `weights` holds every tensor of [`expected_shapes`], in its checkpoint layout.
     #[must_use]
     pub fn new(config: &'a ModelConfig, weights: &'a BTreeMap<String, Tensor>) -> Self {
-        Self { config, weights }
+        Self::with(config, weights, Convolutions::Own)
+    }
+
+    /// The same with a choice of convolutions.
+    #[must_use]
+    pub fn with(config: &'a ModelConfig, weights: &'a BTreeMap<String, Tensor>, convolutions: Convolutions) -> Self {
+        Self { config, weights, convolutions }
     }
 
     /// x `[B, H, W, C]`, `timesteps` `[B]` in 0..T (fractions allowed), `classes` `[B]` rows of the class table (the last is
@@ -79,7 +96,14 @@ impl<'a> UNet<'a> {
     }
 
     fn conv(&self, name: &str, x: &Tensor, op: Conv) -> Result<Tensor> {
-        Ok(op.apply(x, self.weight(name, "weight"), &self.weight(name, "bias").unsqueeze(0)?)?)
+        self.convolve(op, x, self.weight(name, "weight"), &self.weight(name, "bias").unsqueeze(0)?)
+    }
+
+    fn convolve(&self, op: Conv, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        match self.convolutions {
+            Convolutions::Own => Ok(op.apply(x, weight, bias)?),
+            Convolutions::Candle => candle_convolution(op, x, weight, bias),
+        }
     }
 
     /// x [B, I] · weightᵀ + bias [O], as a 1×1 convolution over an image of B pixels.
@@ -120,7 +144,7 @@ impl<'a> UNet<'a> {
         let h = self.norm(&format!("{name}.norm1"), x, true)?;
         let time = self.linear(&format!("{name}.time_emb_proj"), temb)?;
         let bias = time.broadcast_add(self.weight(name, "conv1.bias"))?;
-        let h = Conv::PLAIN.apply(&h, self.weight(name, "conv1.weight"), &bias)?;
+        let h = self.convolve(Conv::PLAIN, &h, self.weight(name, "conv1.weight"), &bias)?;
         let h = self.norm(&format!("{name}.norm2"), &h, true)?;
         let h = self.conv(&format!("{name}.conv2"), &h, Conv::PLAIN)?;
         if x.dim(3)? == h.dim(3)? {
@@ -135,6 +159,17 @@ impl<'a> UNet<'a> {
         let h = Attention { heads: self.config.unet.attention_heads }.apply(&q?, &k?, &v?)?;
         Ok((self.pointwise(&format!("{name}.to_out.0"), &h)? + x)?)
     }
+}
+
+/// `op` by candle's own operators, which want NCHW. Its upsampling has a wrong gradient when something else reads x too;
+/// nothing does here.
+fn candle_convolution(op: Conv, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let mut x = x.permute((0, 3, 1, 2))?.contiguous()?;
+    if op.upsample {
+        x = x.upsample_nearest2d(2 * x.dim(2)?, 2 * x.dim(3)?)?;
+    }
+    let y = x.conv2d(weight, weight.dim(2)? / 2, op.stride, 1, 1)?;
+    Ok(y.broadcast_add(&bias.unsqueeze(2)?.unsqueeze(3)?)?.permute((0, 2, 3, 1))?.contiguous()?)
 }
 
 /// [cos(t·f_k)][sin(t·f_k)] per timestep, f_k = exp(−ln 10000 · k/(dim/2)).
