@@ -11,8 +11,7 @@ use picodream_tools::float::random;
 use picodream_tools::picture;
 use serde_json::Value;
 
-const VERBS: [&str; 10] =
-    ["data", "train", "tune", "export", "inspect", "sample", "eval", "diff", "emulate", "bench"];
+const VERBS: [&str; 10] = ["data", "train", "tune", "export", "inspect", "sample", "eval", "diff", "emulate", "bench"];
 
 /// A folder with an untrained model in it: `tiny.safetensors`, `tiny.json`, `tiny.pdm`; three classes, 8 × 8 × 3.
 fn fixture() -> &'static Path {

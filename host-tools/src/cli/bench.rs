@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use super::bench_train::{self, BenchTrainArgs};
 use super::output::Output;
 use super::shipped::{self, ModelFiles};
 use crate::bench::snapshot::{self, Snapshot};
@@ -20,6 +21,7 @@ use crate::files;
 /// instructions, never cycles: how long one takes depends on the chip. Per MAC means per multiply-accumulate of the
 /// convolution as it is defined, with everything that the layer does beside it.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_long_help = "\
 Examples:
   picodream bench                               everything, on every core
@@ -27,10 +29,13 @@ Examples:
   picodream bench --core m4 --core m55 --shape 3x3
   picodream bench --steps --model fashion-16 --json
   RUSTFLAGS='-C target-cpu=native' cargo run --release -- bench --host     with the vector instructions of this computer
+  picodream bench train --naive                 what a training step costs on this machine
 
 A shape is KERNELxKERNEL HEIGHTxWIDTHxCIN->COUT: `s2` is stride 2, `up` a nearest doubling before the convolution, and
 `fused` adds what a ResBlock's convolution has: norm, SiLU, time bias, residual, sums for the next norm.")]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    other: Option<OtherBench>,
     /// Measure on this core only: m0plus, m3, m4, m7, m33 or m55; may be repeated.
     #[arg(long, value_name = "CORE")]
     core: Vec<String>,
@@ -55,8 +60,17 @@ pub struct BenchArgs {
     snapshot: Option<PathBuf>,
 }
 
+/// What else can be measured.
+#[derive(Debug, Subcommand)]
+enum OtherBench {
+    Train(BenchTrainArgs),
+}
+
 /// Runs the verb.
 pub fn run(args: &BenchArgs, output: &Output) -> Result<ExitCode> {
+    if let Some(OtherBench::Train(args)) = &args.other {
+        return bench_train::run(args, output);
+    }
     let parts = Parts::of(args);
     let options = options(args, parts)?;
     let name = args.model.first().map_or(snapshot::MODEL, String::as_str);

@@ -4,6 +4,7 @@
 //! and remarks go to standard error. An error is one sentence on standard error: exit code 1, or 2 for wrong usage.
 
 mod bench;
+mod bench_train;
 mod compare;
 mod data;
 mod demo;
