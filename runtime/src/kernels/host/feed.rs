@@ -18,63 +18,38 @@ const CHANNELS: usize = 8;
 /// Quantises the row; `false` for f32, and where the source begins inside a pair of channels.
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn feed(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
-    let end = source.first + source.width * feed.channels;
+    let row = source.first..source.first + source.width * feed.channels;
     match source.elements {
         _ if target.channel % 2 == 1 => return false,
-        Elements::F16(values) => {
-            let values = &values[source.first..end];
-            by_rule(source, feed, target, |at, _, count| load_halves(&values[at..], count));
-        }
-        Elements::I8(values, scales) => {
-            let values = &values[source.first..end];
-            by_rule(source, feed, target, |at, channel, count| load_bytes(&values[at..], &scales[channel..], count));
-        }
+        Elements::F16(values) => by_rule(source, feed, target, Halves(&values[row])),
+        Elements::I8(values, scales) => by_rule(source, feed, target, Bytes(&values[row], scales)),
         Elements::F32(_) => return false,
     }
     true
 }
 
-/// `load` gives up to eight neighbouring channels: from an index of the row on, whose channel it is, and how many.
 #[inline(always)]
-fn by_rule(
-    source: &RowSource<'_>,
-    feed: &Feed<'_>,
-    target: &mut FeedTarget<'_>,
-    load: impl Fn(usize, usize, usize) -> __m256,
-) {
+fn by_rule(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>, row: impl Row) {
     match feed.quantiser {
-        Quantiser::Plain { scale, qmax } => {
-            let rule = Plain::new(scale, qmax);
-            feed_all(source, feed, target, load, |x| rule.quantise(x));
-        }
-        Quantiser::Silu { multiplier, qmax } => {
-            let rule = Silu::new(multiplier, qmax);
-            feed_all(source, feed, target, load, |x| rule.quantise(x));
-        }
+        Quantiser::Plain { scale, qmax } => feed_all(source, feed, target, row, Plain::new(scale, qmax)),
+        Quantiser::Silu { multiplier, qmax } => feed_all(source, feed, target, row, Silu::new(multiplier, qmax)),
     }
 }
 
 #[inline(always)]
-fn feed_all(
-    source: &RowSource<'_>,
-    feed: &Feed<'_>,
-    target: &mut FeedTarget<'_>,
-    load: impl Fn(usize, usize, usize) -> __m256,
-    quantise: impl Fn(__m256) -> __m256i,
-) {
+fn feed_all(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>, row: impl Row, rule: impl Rule) {
     for first in (0..feed.channels).step_by(CHANNELS) {
         let count = CHANNELS.min(feed.channels - first);
-        let [a, b] = factors(feed.affine.get(2 * first..2 * (first + count)).unwrap_or(&[]));
+        let factors = factors(feed.affine.get(2 * first..2 * (first + count)).unwrap_or(&[]));
         for x in (0..source.width).step_by(BLOCK_PIXELS) {
             let pixels = BLOCK_PIXELS.min(source.width - x);
-            // SAFETY: AVX2 exists: this is inlined into `feed`.
-            let mut quantised = [unsafe { _mm256_setzero_si256() }; BLOCK_PIXELS];
-            for (p, quantised) in quantised.iter_mut().enumerate().take(pixels) {
-                let value = load((x + p) * feed.channels + first, first, count);
-                // SAFETY: AVX exists. Two operations: a fused one would round once less.
-                *quantised = quantise(unsafe { _mm256_add_ps(_mm256_mul_ps(value, a), b) });
-            }
-            let words = transpose(quantised);
+            let at = (x * feed.channels + first, feed.channels, first);
+            // The lengths of whole blocks are constants to the compiler.
+            let words = if (pixels, count) == (BLOCK_PIXELS, CHANNELS) {
+                block(&row, &rule, factors, at, BLOCK_PIXELS, CHANNELS)
+            } else {
+                block(&row, &rule, factors, at, pixels, count)
+            };
             for (pair, words) in words.iter().enumerate().take(count.div_ceil(2)) {
                 if source.doubled {
                     place_doubled(target, x, pixels, first + 2 * pair, *words);
@@ -86,32 +61,64 @@ fn feed_all(
     }
 }
 
-/// The first `count` halves as f32, zeros behind them.
+/// The words of up to eight channels of up to eight pixels, zeros behind them. `at`: index in the row, elements of a pixel, channel.
 #[inline(always)]
-fn load_halves(values: &[f16], count: usize) -> __m256 {
-    let mut halves = [f16::ZERO; CHANNELS];
-    let values: &[f16; CHANNELS] = match values.first_chunk() {
-        Some(whole) if count == CHANNELS => whole,
-        _ => {
-            halves[..count].copy_from_slice(&values[..count]);
-            &halves
-        }
-    };
-    // SAFETY: F16C exists; eight halves are there, and the load asks for no alignment.
-    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast())) }
+fn block(
+    row: &impl Row,
+    rule: &impl Rule,
+    [a, b]: [__m256; 2],
+    (at, pitch, channel): (usize, usize, usize),
+    pixels: usize,
+    count: usize,
+) -> [__m256i; CHANNELS / 2] {
+    // SAFETY: AVX2 exists: this is inlined into `feed`.
+    let mut quantised = [unsafe { _mm256_setzero_si256() }; BLOCK_PIXELS];
+    for (p, quantised) in quantised.iter_mut().enumerate().take(pixels) {
+        let value = row.load(at + p * pitch, channel, count);
+        // SAFETY: AVX exists. Two operations: a fused one would round once less.
+        *quantised = rule.quantise(unsafe { _mm256_add_ps(_mm256_mul_ps(value, a), b) });
+    }
+    transpose(quantised)
 }
 
-/// The first `count` integers times their scales, zeros behind them.
-#[inline(always)]
-fn load_bytes(values: &[i8], scales: &[f32], count: usize) -> __m256 {
-    let (mut bytes, mut lanes) = ([0i8; CHANNELS], [0.0f32; CHANNELS]);
-    bytes[..count].copy_from_slice(&values[..count]);
-    lanes[..count].copy_from_slice(&scales[..count]);
-    // SAFETY: AVX2 exists; eight bytes and eight f32 are there, and the loads ask for no alignment.
-    unsafe {
-        let integers = _mm256_cvtepi8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()));
-        _mm256_mul_ps(_mm256_cvtepi32_ps(integers), _mm256_loadu_ps(lanes.as_ptr()))
+/// A row of elements. (Traits and not closures, because only functions can be told to be inlined.)
+trait Row {
+    /// Up to eight neighbouring channels from an index of the row on, zeros behind them; `channel` is the first of them.
+    fn load(&self, at: usize, channel: usize, count: usize) -> __m256;
+}
+
+struct Halves<'a>(&'a [f16]);
+
+impl Row for Halves<'_> {
+    #[inline(always)]
+    fn load(&self, at: usize, _channel: usize, count: usize) -> __m256 {
+        let mut halves = [f16::ZERO; CHANNELS];
+        halves[..count].copy_from_slice(&self.0[at..at + count]);
+        // SAFETY: F16C exists; eight halves are there, and the load asks for no alignment.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(halves.as_ptr().cast())) }
     }
+}
+
+/// Integers, and the scale of each channel.
+struct Bytes<'a>(&'a [i8], &'a [f32]);
+
+impl Row for Bytes<'_> {
+    #[inline(always)]
+    fn load(&self, at: usize, channel: usize, count: usize) -> __m256 {
+        let (mut bytes, mut scales) = ([0i8; CHANNELS], [0.0f32; CHANNELS]);
+        bytes[..count].copy_from_slice(&self.0[at..at + count]);
+        scales[..count].copy_from_slice(&self.1[channel..channel + count]);
+        // SAFETY: AVX2 exists; eight bytes and eight f32 are there, and the loads ask for no alignment.
+        unsafe {
+            let integers = _mm256_cvtepi8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()));
+            _mm256_mul_ps(_mm256_cvtepi32_ps(integers), _mm256_loadu_ps(scales.as_ptr()))
+        }
+    }
+}
+
+/// [`Quantiser::quantise`] of eight values.
+trait Rule {
+    fn quantise(&self, x: __m256) -> __m256i;
 }
 
 /// a and b of up to eight channels. Without any 1 and 0, which change nothing but the sign of a zero, and no rule looks at that.
@@ -198,15 +205,19 @@ struct Plain {
 impl Plain {
     #[inline(always)]
     fn new(scale: f32, qmax: i32) -> Self {
-        // SAFETY: AVX exists.
-        let splat = |x: f32| unsafe { _mm256_set1_ps(x) };
         // Limits before the shift by eight bits that give −(qmax + 1) and qmax behind it; both are exact.
-        let (low, high) = (splat(-256.0 * (qmax + 1) as f32), splat((256 * qmax + 255) as f32));
-        Self { scale: splat(scale), half: splat(128.0), low, high }
+        let (low, high) = (-256.0 * (qmax + 1) as f32, (256 * qmax + 255) as f32);
+        // SAFETY: AVX exists.
+        unsafe {
+            let [scale, half] = [_mm256_set1_ps(scale), _mm256_set1_ps(128.0)];
+            Self { scale, half, low: _mm256_set1_ps(low), high: _mm256_set1_ps(high) }
+        }
     }
+}
 
+impl Rule for Plain {
     #[inline(always)]
-    fn quantise(self, x: __m256) -> __m256i {
+    fn quantise(&self, x: __m256) -> __m256i {
         // SAFETY: AVX2 exists.
         unsafe {
             let y = _mm256_add_ps(_mm256_mul_ps(x, self.scale), self.half);
@@ -229,12 +240,16 @@ impl Silu {
     #[inline(always)]
     fn new(multiplier: i32, qmax: i32) -> Self {
         // SAFETY: AVX exists.
-        let splat = |x: i32| unsafe { _mm256_set1_epi32(x) };
-        Self { multiplier: splat(multiplier), low: splat(-qmax - 1), high: splat(qmax) }
+        unsafe {
+            let [low, high] = [_mm256_set1_epi32(-qmax - 1), _mm256_set1_epi32(qmax)];
+            Self { multiplier: _mm256_set1_epi32(multiplier), low, high }
+        }
     }
+}
 
+impl Rule for Silu {
     #[inline(always)]
-    fn quantise(self, x: __m256) -> __m256i {
+    fn quantise(&self, x: __m256) -> __m256i {
         // SAFETY: AVX2 exists.
         unsafe {
             let scaled = _mm256_mullo_epi32(silu(x), self.multiplier);
