@@ -210,12 +210,12 @@ fn tell_layers(layers: &[LayerReport], output: &Output) -> Result<()> {
 
 fn tell_steps(steps: &[StepReport], output: &Output) -> Result<()> {
     output.line(format_args!(
-        "{:<16} {:<7} {:>13} {:>8}  {:<14} share by operator",
+        "{:<16} {:<7} {:>13} {:>8}  {:<20} share by operator",
         "whole step", "core", "instructions", "per MAC", "kernels"
     ))?;
     for step in steps {
         output.line(format_args!(
-            "{:<16} {:<7} {:>13} {:>8.3}  {:<14} {}",
+            "{:<16} {:<7} {:>13} {:>8.3}  {:<20} {}",
             step.model,
             step.core,
             step.instructions,
