@@ -31,6 +31,10 @@ struct Job {
     plain: [f32; 2],
     /// 48: of the two channels of an 8-bit source.
     scales: [f32; 2],
+    /// 56: columns whose words lie side by side, not 0.
+    block: usize,
+    /// 60: bytes between such blocks.
+    skip: usize,
 }
 
 type Loop = unsafe extern "C" fn(*const Job);
@@ -57,7 +61,10 @@ fn feed_pairs<T>(run: Loop, values: &[T], scales: &[f32], feed: &Feed<'_>, targe
     let (channels, g) = (feed.channels, target.geometry);
     let width = values.len() / channels.max(1);
     let even = channels.is_multiple_of(2) && target.channel.is_multiple_of(2) && width > 0;
-    if !(even && [0, 2 * channels].contains(&feed.affine.len()) && is_aligned(target.row)) {
+    // Eight columns of a 1×1 kernel lie side by side, else all, or every second one at stride 2.
+    let blocked = g.kernel == 1 && target.column.is_multiple_of(BLOCK_PIXELS);
+    if !(even && (blocked || g.kernel == 3) && [0, 2 * channels].contains(&feed.affine.len()) && is_aligned(target.row))
+    {
         return false;
     }
     let (multiplier, scale) = match feed.quantiser {
@@ -74,26 +81,29 @@ fn feed_pairs<T>(run: Loop, values: &[T], scales: &[f32], feed: &Feed<'_>, targe
         affine: [0.0; 4],
         plain: [scale, 128.0],
         scales: [0.0; 2],
+        block: if blocked { BLOCK_PIXELS } else { width },
+        skip: if blocked { 4 * BLOCK_PIXELS * (g.pairs - 1) } else { 0 },
     };
-    for channel in (0..channels).step_by(2) {
-        if let Some(affine) = feed.affine.get(2 * channel..2 * channel + 4) {
-            job.affine.copy_from_slice(affine);
-        }
-        if let Some(scales) = scales.get(channel..channel + 2) {
-            job.scales.copy_from_slice(scales);
-        }
-        // Columns whose words lie side by side: eight of a 1×1 kernel, every second one at stride 2, or all.
-        let (runs, run_columns) =
-            if g.kernel == 1 { (width.div_ceil(BLOCK_PIXELS), BLOCK_PIXELS) } else { (g.stride, 1) };
-        for first in (0..runs).map(|i| i * run_columns).take_while(|first| *first < width) {
-            let left = (width - first).div_ceil(g.stride);
-            job.columns = if g.kernel == 1 { left.min(BLOCK_PIXELS) } else { left };
-            let last = first + (job.columns - 1) * g.stride;
-            let to = g.index(target.column + first, target.channel + channel);
-            job.values = values[first * channels + channel..last * channels + channel + 2].as_ptr().cast();
-            job.row = target.row[to..to + 2 * job.columns].as_mut_ptr();
-            // SAFETY: values (of the type that the loop reads) and row were sliced to what the loop reads and writes; those
-            // that must lie at words start at even elements of aligned slices; the table is the one the loop knows.
+    for first in 0..g.stride.min(width) {
+        job.columns = (width - first).div_ceil(g.stride);
+        let last = first + (job.columns - 1) * g.stride;
+        let word = |column: usize, channel: usize| g.index(target.column + column, target.channel + channel);
+        // From one pair of channels to the next: two values, and this many elements of the row.
+        let pair = word(first, 2) - word(first, 0);
+        let from = &values[first * channels..(last + 1) * channels];
+        let to = &mut target.row[word(first, 0)..word(last, channels - 2) + 2];
+        for channel in (0..channels).step_by(2) {
+            if let Some(affine) = feed.affine.get(2 * channel..2 * channel + 4) {
+                job.affine.copy_from_slice(affine);
+            }
+            if let Some(scales) = scales.get(channel..channel + 2) {
+                job.scales.copy_from_slice(scales);
+            }
+            job.values = from.as_ptr().wrapping_add(channel).cast();
+            job.row = to.as_mut_ptr().wrapping_add(channel / 2 * pair);
+            // SAFETY: `from` reaches from the first column's first channel to the last one's last, `to` from the first
+            // column's first word to the last one's last; values are of the type that the loop reads; those that must lie at
+            // words start at even elements of aligned slices; the table is the one the loop knows.
             unsafe { run(&job) };
         }
     }
@@ -131,14 +141,23 @@ fn narrow_loop_of(quantiser: Quantiser, normed: bool) -> Option<Loop> {
     }
 }
 
-/// Saves registers and reads the job: r0 values, r1 row, r2 columns, r3 pitch, r4 multiplier, r5 table, s8–s15 constants.
+/// Saves registers and reads the job: r0 values, r1 row, r2 columns, r3 pitch, r4 multiplier, r5 table, s8–s15 constants,
+/// r10 and r11 blocks, lr columns left. Begins a block at 3.
 macro_rules! enter {
     () => {
-        "push {{r4-r9, lr}}
+        "push {{r4-r11, lr}}
          add r6, r0, #24
          vldm r6, {{s8-s15}}
+         ldrd r10, r11, [r0, #56]
          ldm r0, {{r0-r5}}
          mov r12, #0x8000
+         mov lr, r2
+         3:
+         cmp lr, r10
+         ite lo
+         movlo r2, lr
+         movhs r2, r10
+         sub lr, lr, r2
          2:"
     };
 }
@@ -227,14 +246,17 @@ macro_rules! quantise_silu {
     };
 }
 
-/// Stores the pair and goes back to 2 while there are columns left; else returns.
+/// Stores the pair and goes back to 2 while the block, and to 3 while the row has columns left; else returns.
 macro_rules! store_pair {
     () => {
         "pkhbt r6, r6, r7, lsl #16
          str r6, [r1], #4
          subs r2, #1
          bne 2b
-         pop {{r4-r9, pc}}"
+         add r1, r11
+         cmp lr, #0
+         bne 3b
+         pop {{r4-r11, pc}}"
     };
 }
 
