@@ -389,3 +389,92 @@ fn evaluations_repeat_and_say_how_sure_they_are() {
     }
     refused(&models, &["eval", "fashion-16", "--repeats", "0"], 2, &["--repeats"]);
 }
+
+#[test]
+fn every_sampler_draws_by_its_name() {
+    let folder = copy("samplers");
+    for (name, _) in picodream::sampler::AnySampler::ALL {
+        for engine in ["int8", "f32"] {
+            let arguments =
+                ["sample", "tiny.pdm", "--sampler", name, "--engine", engine, "--steps", "5", "--out", "x.png"];
+            let value = json(&folder, &arguments);
+            assert_eq!(value["sampler"], name);
+            let calls = value["network_calls"].as_u64().unwrap();
+            let want = match name {
+                "heun" | "pf-heun" | "predictor-corrector" => 9..=9,
+                "flow-midpoint" => 10..=10,
+                "langevin" => 26..=26,
+                "plms" => 6..=6,
+                "pndm" => 14..=14,
+                "adaptive" => 1..=5,
+                _ => 5..=5,
+            };
+            assert!(want.contains(&calls), "{name}: {calls} calls");
+        }
+    }
+}
+
+#[test]
+fn compare_draws_a_sheet_of_samplers_by_steps() {
+    let folder = copy("compare");
+    let value = json(
+        &folder,
+        &["sample", "tiny.pdm", "--compare", "ddim,heun,pndm", "--compare-steps", "2,6", "--out", "sheet.png"],
+    );
+    let cells = value["cells"].as_array().unwrap();
+    let calls: Vec<_> = cells.iter().map(|cell| cell["network_calls"].as_u64()).collect();
+    // PNDM cannot start with two steps: its place stays empty, with the reason.
+    assert_eq!(calls, [Some(2), Some(6), Some(3), Some(11), None, Some(15)]);
+    assert!(cells[4]["refused"].as_str().unwrap().contains("at least 4"));
+    assert!(picture::decode(&fs::read(folder.join("sheet.png")).unwrap()).unwrap().height > 3 * 136);
+    refused(&folder, &["sample", "tiny.pdm", "--compare", "ddim,magic"], 1, &["magic", "ddim, ddpm, euler"]);
+    refused(&folder, &["sample", "tiny.pdm", "--compare", "ddim", "--frechet", "1"], 1, &["--frechet is 1"]);
+}
+
+#[test]
+fn pictures_are_edited_by_flags() {
+    let folder = copy("edits");
+    let grey = |bytes: Vec<u8>| picture::png_bytes(8, 8, 1, &bytes).unwrap();
+    fs::write(folder.join("picture.png"), grey((0..64).map(|i| 3 * i).collect())).unwrap();
+    fs::write(folder.join("mask.png"), grey((0..64).map(|i| if i % 8 < 4 { 0 } else { 255 }).collect())).unwrap();
+    fs::write(folder.join("black.png"), grey(vec![0; 64])).unwrap();
+    let draw = |extra: &[&'static str]| {
+        let value = json(&folder, &[&["sample", "tiny.pdm", "--steps", "4", "--out", "x.png"], extra].concat());
+        let drawn = picture::decode(&fs::read(folder.join("x.png")).unwrap()).unwrap();
+        (drawn, value["images"][0]["crc32"].as_str().unwrap().to_owned())
+    };
+    let (kept, _) = draw(&["--init", "picture.png", "--mask", "mask.png", "--repeats", "2"]);
+    let same = |x: usize, y: usize| kept.pixel(x, y) == [3 * (8 * y + x) as u8; 3];
+    assert!((0..8).all(|y| (0..4).all(|x| same(x, y))) && !(0..8).all(|y| (4..8).all(|x| same(x, y))));
+    let (untouched, _) = draw(&["--init", "picture.png", "--strength", "0"]);
+    assert!((0..8).all(|y| (0..8).all(|x| untouched.pixel(x, y) == [3 * (8 * y + x) as u8; 3])));
+    let crc = |extra| draw(extra).1;
+    assert_eq!(crc(&["--seed", "3", "--to-seed", "3"]), crc(&["--seed", "3"]));
+    assert_eq!(
+        crc(&["--seed", "3", "--to-seed", "6", "--weight", "1", "--class", "0"]),
+        crc(&["--seed", "6", "--class", "0"])
+    );
+    assert_ne!(crc(&["--guidance-per-step", "3,2,1,1"]), crc(&["--guidance", "3"]));
+    assert_eq!(crc(&["--guidance-per-step", "3,3,3,3"]), crc(&["--guidance", "3"]));
+    assert_eq!(crc(&["--guidance", "3", "--guidance-interval", "0", "5"]), crc(&[]));
+    assert_eq!(crc(&["--guidance", "0", "--class", "2", "--negative-class", "1"]), crc(&["--class", "1"]));
+    let sample = |extra: &[&'static str]| [&["sample", "tiny.pdm", "--out", "x.png"], extra].concat();
+    for (extra, parts) in [
+        (&["--init", "picture.png", "--strength", "1.5"][..], ["strength is 1.5", "0..=1"]),
+        (&["--init", "picture.png", "--strength", "NaN"], ["strength is NaN", "0..=1"]),
+        (&["--init", "nothing.png"], ["nothing.png", ""]),
+        (&["--init", "tiny.json"], ["tiny.json", "PNG or JPEG"]),
+        (&["--init", "picture.png", "--mask", "black.png"], ["black everywhere", "white"]),
+        (&["--init", "picture.png", "--mask", "mask.png", "--repeats", "0"], ["repeats is 0", "1..=100"]),
+        (&["--to-seed", "4", "--weight", "-1"], ["weight is -1", "0..=1"]),
+        (&["--sampler", "heun", "--eta", "0.5"], ["--eta", "heun"]),
+        (&["--sampler", "ddim", "--tolerance", "0.5"], ["--tolerance", "--sampler adaptive"]),
+        (&["--sampler", "adaptive", "--tolerance", "0"], ["tolerance is 0", "0.00001..=1"]),
+        (&["--guidance-per-step", "1,2"], ["2 guidance scales for 20 steps", "each step"]),
+        (&["--guidance-interval", "9", "2", "--guidance", "2"], ["guidance_interval is 9..=2", "the lower first"]),
+    ] {
+        refused(&folder, &sample(extra), 1, &parts);
+    }
+    refused(&folder, &sample(&["--sampler", "magic"]), 2, &["magic", "dpmpp-2m"]);
+    refused(&folder, &sample(&["--mask", "mask.png"]), 2, &["--init"]);
+}
