@@ -50,7 +50,8 @@ pub fn sample_sheet(config: &ModelConfig, weights: &Weights, title: &str) -> Res
         row_labels.extend((0..count / COLUMNS).map(|_| format!("{steps}")));
     }
     let column_labels = data.class_names.iter().take(COLUMNS).cloned().collect();
-    let sheet = Sheet { title: title.into(), images, columns: COLUMNS, row_labels, column_labels, scale: 4 };
+    let (title, captions) = (title.into(), Vec::new());
+    let sheet = Sheet { title, images, columns: COLUMNS, row_labels, column_labels, captions, scale: 4 };
     picture::sheet(&sheet).0.png()
 }
 
