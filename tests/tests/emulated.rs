@@ -206,7 +206,6 @@ fn every_listed_sampler_has_the_same_bits() {
             };
             let report = emulate(&path, &options).unwrap();
             assert_eq!(crcs(&report), want[..1], "{name} on {machine}");
-            assert!(report.stack_peak_bytes <= STACK_LIMIT_BYTES, "{name}: {} bytes", report.stack_peak_bytes);
         }
     };
     std::thread::scope(|scope| {
