@@ -236,7 +236,7 @@ fn bad_blobs_are_one_sentence() {
         bytes
     };
     blob_refused(&folder, &with(blob.len() / 2, 1), &["damaged: checksum"]);
-    blob_refused(&folder, &with(4, 2), &["format version 3", "reads 1"]);
+    blob_refused(&folder, &with(4, 1), &["format version 3", "reads 2"]);
     fs::remove_file(folder.join("broken.pdm")).unwrap();
     for verb in ["inspect", "sample", "diff", "emulate", "eval"] {
         refused(&folder, &[verb, "absent.pdm"], 1, &["there is no model 'absent.pdm'"]);
