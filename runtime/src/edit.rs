@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use crate::decimal::Decimal;
 use crate::math;
 use crate::pipeline::{Progress, SetupError};
 use crate::rng::NoiseStream;
@@ -103,8 +104,8 @@ impl fmt::Display for EditError {
             Self::MaskBytes { needed, got } => {
                 write!(f, "mask has {got} bytes, but must have height * width = {needed}")
             }
-            Self::Strength { got } => write!(f, "strength is {got}, but must be in 0..=1"),
-            Self::Weight { got } => write!(f, "weight is {got}, but must be in 0..=1"),
+            Self::Strength { got } => write!(f, "strength is {}, but must be in 0..=1", Decimal(got)),
+            Self::Weight { got } => write!(f, "weight is {}, but must be in 0..=1", Decimal(got)),
             Self::Repeats { got, max } => {
                 write!(f, "repeats is {got}, but must be in 1..={max}; above 1 not with a multistep sampler")
             }

@@ -21,6 +21,7 @@ extern crate std;
 pub mod arena;
 pub mod blob;
 mod checksum;
+mod decimal;
 pub mod edit;
 pub mod f16;
 pub mod image;

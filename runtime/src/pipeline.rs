@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::arena::ARENA_ALIGN;
 use crate::blob::{Model, ParseError};
+use crate::decimal::Decimal;
 use crate::edit::Drawing;
 use crate::image::Image;
 use crate::kernels::BLOB_ALIGN;
@@ -186,9 +187,11 @@ impl fmt::Display for SetupError {
                 write!(f, "class {got} was asked for, but the model has classes 0..={}", num_classes - 1)
             }
             Self::Guidance { got } => {
+                let got = Decimal(got);
                 write!(f, "guidance is {got}, but must be in -100..=100, and exactly 1 when there is no class")
             }
             Self::GuidanceInterval { low, high } => {
+                let (low, high) = (Decimal(low), Decimal(high));
                 write!(f, "guidance_interval is {low}..={high}, but must be two timesteps, the lower first")
             }
             Self::Sampler(error) => error.fmt(f),

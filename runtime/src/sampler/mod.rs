@@ -37,6 +37,7 @@ pub use reverse_sde::{EulerMaruyama, PredictorCorrector};
 pub use unipc::UniPc;
 
 use crate::blob::PredictionType;
+use crate::decimal::Decimal;
 use crate::math;
 use crate::rng::NoiseStream;
 use crate::schedule::{Level, Schedule};
@@ -184,7 +185,7 @@ pub struct SamplerError {
 
 impl core::fmt::Display for SamplerError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{} is {}, but must be {}", self.field, self.value, self.allowed)
+        write!(f, "{} is {}, but must be {}", self.field, Decimal(self.value), self.allowed)
     }
 }
 
