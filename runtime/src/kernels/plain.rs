@@ -6,7 +6,11 @@ use core::arch::global_asm;
 use super::{Taps, portable};
 use crate::blob::BLOCK_PIXELS;
 
-pub use super::portable::{feed, finish, phase, winograd_input};
+pub use super::portable::{finish, phase, winograd_input};
+pub use feed::feed;
+
+#[path = "plain/feed.rs"]
+mod feed;
 
 /// The back end in use, for firmware to log and tests to assert.
 #[cfg(picodream_baseline)]
