@@ -98,6 +98,7 @@ pub enum Residual<'a> {
 
 /// One row of one source, of any storage.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "a back end without such a loop reads nothing of it")]
 pub(crate) struct RowSource<'a> {
     pub(crate) elements: Elements<'a>,
     /// Index of the row's first element.
@@ -110,6 +111,7 @@ pub(crate) struct RowSource<'a> {
 
 /// A few queries of self-attention on their way to what they mix from the values.
 #[derive(Debug)]
+#[allow(dead_code, reason = "a back end without such a loop reads nothing of it")]
 pub(crate) struct Mix<'a> {
     /// f32 \[pixels\]\[channels\]: queries, and in their place, head by head, the mixed values.
     pub(crate) query: &'a mut [f32],
