@@ -48,7 +48,7 @@ fn has_the_promised_keys(report: &serde_json::Value) {
             assert!(cores.contains(&core) && seen.insert((what, core)), "{what} on {core}");
             assert!(figures.iter().all(|figure| entry[figure].as_f64().is_some_and(|x| x > 0.0)), "{entry}");
         }
-        assert!(!entries.is_empty() && entries.len() % cores.len() == 0);
+        assert!(!entries.is_empty() && entries.len().is_multiple_of(cores.len()));
     }
     assert!(report["host"].is_null());
 }
