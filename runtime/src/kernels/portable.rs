@@ -92,7 +92,7 @@ type Sums = [i32; BLOCK_PIXELS];
 /// acc\[o\]\[p\] = Σ input · weight for the outputs from column `x` (a multiple of 8) on, and every output channel.
 ///
 /// `weight` is packed for the direct algorithm; `acc` holds 8 values per output channel, rounded up to even. Of the 8 pixels
-/// only the first `pixels` must be computed. The odd channels' sums wrap at 24 bits (see [`split`]).
+/// only the first `pixels` must be computed. The odd channels' sums wrap at 24 bits (see `split`).
 // The host compiles it once more, into functions for processors with more instructions.
 #[cfg_attr(picodream_backend = "host", inline(always))]
 pub fn direct(taps: &Taps<'_>, weight: &[u8], x: usize, _pixels: usize, acc: &mut [i32]) {
