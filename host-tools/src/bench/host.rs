@@ -1,7 +1,9 @@
 //! Time of one network call on this computer: the int8 runtime against f32 networks with the same weights.
 //!
 //! One thread, batch 1, the networks in turn within one run, so that what else the computer does hits them alike; what is
-//! told is the ratio of medians. Absolute times are this computer's, at this moment.
+//! told is the ratio of medians. Absolute times are this computer's, at this moment. There are three f32 networks: candle's
+//! with candle's own convolution, which is what a user of candle has; the same with the trainer's operators; and the
+//! engine that calibration runs.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -16,7 +18,8 @@ use super::HostReport;
 use crate::checkpoint::Checkpoint;
 use crate::diff::Arena;
 use crate::float::FloatUNet;
-use crate::train::{host, unet};
+use crate::train::host;
+use crate::train::unet::{Convolutions, UNet as CandleUNet};
 
 /// Calls before the clock runs.
 const WARM_UP: usize = 3;
@@ -37,33 +40,32 @@ pub fn measure(
     let engine = FloatUNet::new(checkpoint)?;
     let noise = int8.noise.clone();
     let mut output = vec![0.0; noise.len()];
-    let [mut of_int8, mut of_candle, mut of_engine] = [(); 3].map(|()| Vec::with_capacity(repetitions));
+    let mut all = [(); 4].map(|()| Vec::with_capacity(repetitions));
     for done in 0..WARM_UP + repetitions {
         let times = [
             seconds(|| {
                 int8.forward();
                 Ok(())
             })?,
-            seconds(|| candle.forward(&noise))?,
+            seconds(|| candle.forward(&noise, Convolutions::Candle))?,
+            seconds(|| candle.forward(&noise, Convolutions::Own))?,
             seconds(|| {
                 engine.forward(&noise, TIMESTEP, None, &mut output, &mut |_, _| {});
                 Ok(())
             })?,
         ];
         if done >= WARM_UP {
-            [&mut of_int8, &mut of_candle, &mut of_engine]
-                .into_iter()
-                .zip(times)
-                .for_each(|(all, time)| all.push(time));
+            all.iter_mut().zip(times).for_each(|(all, time)| all.push(time));
             on_progress(done + 1 - WARM_UP);
         }
     }
-    let [int8_ms, f32_ms, float_engine_ms] = [of_int8, of_candle, of_engine].map(|times| 1e3 * median(times));
+    let [int8_ms, f32_ms, f32_own_operators_ms, float_engine_ms] = all.map(|times| 1e3 * median(times));
     Ok(HostReport {
         model: checkpoint.config.name.clone(),
         int8_ms,
         f32_ms,
         ratio: f32_ms / int8_ms,
+        f32_own_operators_ms,
         float_engine_ms,
         repetitions,
         backend: BACKEND,
@@ -123,13 +125,13 @@ impl<'c> Candle<'c> {
         Ok(Self { checkpoint, weights: checkpoint.tensors.iter().map(tensor).collect::<Result<_>>()? })
     }
 
-    fn forward(&self, noise: &[f32]) -> Result<()> {
+    fn forward(&self, noise: &[f32], convolutions: Convolutions) -> Result<()> {
         let config = &self.checkpoint.config;
         let shape = (1, config.image.height, config.image.width, config.image.channels);
         let null_class = [config.num_classes() as u32];
         let classes = if config.num_classes() > 0 { &null_class[..] } else { &[] };
         let x = Tensor::from_slice(noise, shape, &Device::Cpu)?;
-        black_box(unet::UNet::new(config, &self.weights).forward(&x, &[TIMESTEP], classes)?);
+        black_box(CandleUNet::with(config, &self.weights, convolutions).forward(&x, &[TIMESTEP], classes)?);
         Ok(())
     }
 }
@@ -142,7 +144,7 @@ mod tests {
     use crate::float::random;
 
     #[test]
-    fn the_three_networks_run_on_one_input() {
+    fn the_networks_run_on_one_input() {
         let unet = UNetConfig { block_out_channels: vec![8, 16], ..UNetConfig::default() };
         let image = ImageConfig { width: 8, height: 8, channels: 1 };
         for classes in [0, 2] {
@@ -151,7 +153,8 @@ mod tests {
             let exported = export(&checkpoint, &ExportOptions { trajectories, ..ExportOptions::default() }).unwrap();
             let model = Model::parse(&exported.bytes).unwrap();
             let report = measure(&model, &checkpoint, 2, |_| ()).unwrap();
-            assert!([report.int8_ms, report.f32_ms, report.float_engine_ms].iter().all(|ms| *ms > 0.0), "{report:?}");
+            let times = [report.int8_ms, report.f32_ms, report.f32_own_operators_ms, report.float_engine_ms];
+            assert!(times.iter().all(|ms| *ms > 0.0), "{report:?}");
             assert_eq!(report.ratio, report.f32_ms / report.int8_ms);
         }
     }

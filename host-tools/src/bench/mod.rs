@@ -109,10 +109,12 @@ pub struct HostReport {
     pub model: String,
     /// The int8 runtime, in milliseconds.
     pub int8_ms: f64,
-    /// The f32 network of the trainer (candle), in milliseconds.
+    /// The f32 network in candle, with candle's own convolution, in milliseconds.
     pub f32_ms: f64,
     /// `f32_ms` by `int8_ms`.
     pub ratio: f64,
+    /// The same with the operators of the trainer in candle's place, in milliseconds.
+    pub f32_own_operators_ms: f64,
     /// The f32 engine that calibration runs, in milliseconds.
     pub float_engine_ms: f64,
     /// Calls of each.
