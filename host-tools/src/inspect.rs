@@ -1,7 +1,7 @@
 //! What a blob holds and costs: header, operators with MACs and bytes, the arena plan with its peak and lower bound.
 
 use anyhow::{Result, anyhow};
-use picodream::blob::{Algorithm, DType, Header, NONE, Op, TensorRecord};
+use picodream::blob::{Algorithm, DType, Header, NONE, Op, TensorRecord, WeightFormat};
 use picodream::{Model, PredictionType};
 use serde::Serialize;
 
@@ -217,10 +217,11 @@ fn op_report(op: &Op, name: &str, tensors: &[TensorRecord]) -> OpReport {
 
 fn algorithm_name(op: &Op) -> Option<&'static str> {
     let Op::Conv(op) = op else { return None };
-    Some(match op.algorithm {
-        Algorithm::Direct => "direct",
-        Algorithm::Winograd => "winograd",
-        Algorithm::Phases => "phases",
+    Some(match (op.weights, op.algorithm) {
+        (WeightFormat::Int4, _) => "4 bits",
+        (_, Algorithm::Direct) => "direct",
+        (_, Algorithm::Winograd) => "winograd",
+        (_, Algorithm::Phases) => "phases",
     })
 }
 

@@ -2,7 +2,8 @@
 
 use picodream::blob::{
     Algorithm, AttentionOp, ConvOp, DType, HEADER_BYTES, Header, NONE, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon,
-    PredictionType, Region, TENSOR_RECORD_BYTES, TensorRecord, TextRef, TimeEmbedOp, VERSION, place_sections, seal,
+    PredictionType, Region, TENSOR_RECORD_BYTES, TensorRecord, TextRef, TimeEmbedOp, VERSION, WeightFormat,
+    place_sections, seal,
 };
 use picodream::rng::NoiseStream;
 use picodream::{Config, Ddim, Model, ParseError, Pipeline, Progress, SetupError};
@@ -51,6 +52,7 @@ fn tiny_blob() -> Vec<u8> {
         norm: None,
         silu: false,
         algorithm: Algorithm::Direct,
+        weights: WeightFormat::Int8,
         expanded: None,
         qmax: 127,
         inv_scale_a: 30.0,
@@ -59,7 +61,7 @@ fn tiny_blob() -> Vec<u8> {
     let mut ops = [
         Op::TimeEmbed(TimeEmbedOp { common: common(1), freq_dim: 4 }),
         Op::Conv(ConvOp { time: Some(1), ..conv(0, 2) }),
-        Op::Conv(ConvOp { kernel: 1, norm: Some(norm), ..conv(2, 3) }),
+        Op::Conv(ConvOp { kernel: 1, norm: Some(norm), weights: WeightFormat::Int4, ..conv(2, 3) }),
         Op::Attention(AttentionOp {
             common: common(2),
             src: 2,
@@ -260,6 +262,13 @@ fn forged_headers_name_the_rule() {
     assert!(op_rule(forge(last + 20, &128u16.to_le_bytes())).contains("power of two"));
     assert!(op_rule(forge(last + 7, &[2])).contains("does not suit"));
     assert!(op_rule(forge(last + 7, &[3])).contains("the algorithm is unknown"));
+    // Weights of 4 bits in a convolution that is not direct, and where the data is of 8.
+    let flags = blob[last + 1] | 8;
+    let mut winograd = blob[last + 1..last + 8].to_vec();
+    (winograd[0], winograd[6]) = (flags, 1);
+    assert!(op_rule(forge(last + 1, &winograd)).contains("direct algorithm only"));
+    assert_ne!(op_rule(forge(last + 1, &[flags])), "");
+    assert!(op_rule(forge(last + 1, &[16])).contains("reserved"));
     assert!(HEADER_BYTES == header.sections[0].offset as usize);
 }
 

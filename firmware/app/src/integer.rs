@@ -6,7 +6,7 @@
 use bytemuck::cast_slice_mut;
 use half::f16;
 use picodream::UNet;
-use picodream::blob::{Algorithm, BLOCK_PIXELS, ConvOp, DType, Op};
+use picodream::blob::{Algorithm, BLOCK_PIXELS, ConvOp, DType, Op, WeightFormat};
 use picodream::kernels::{self, Feed, FeedTarget, Geometry, Taps, portable};
 use picodream::quant::Quantiser;
 use picodream_wire::Record;
@@ -16,7 +16,8 @@ use crate::{Board, counted};
 /// Sends the counts of operator `index` when it is a convolution that reads one f16 tensor as it is.
 pub(crate) fn measure(board: &mut impl Board, unet: &UNet, index: u16, arena: &mut [u8]) {
     let Some(Op::Conv(op)) = unet.op(index) else { return };
-    if op.norm.is_some() || op.src_b.is_some() || unet.tensor(op.src_a).dtype != DType::F16 {
+    let plain = op.weights == WeightFormat::Int8 && unet.tensor(op.src_a).dtype == DType::F16;
+    if op.norm.is_some() || op.src_b.is_some() || !plain {
         return;
     }
     let Some(mut layer) = Layer::new(unet, &op, arena) else { return };

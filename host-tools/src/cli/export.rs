@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use picodream::blob::WeightFormat;
 use serde_json::json;
 
 use super::output::Output;
 use crate::checkpoint::Checkpoint;
-use crate::export::{Budget, ExportOptions, ExportReport, Exported, Kernels, export_with_progress};
+use crate::export::{Budget, ExportOptions, ExportReport, Exported, Kernels, Rules, export_with_progress};
 use crate::files;
 
 /// Quantise a checkpoint and pack it into one blob for the microcontroller.
@@ -20,7 +21,8 @@ use crate::files;
 Examples:
   picodream export my-faces.safetensors
   picodream export models/fashion-16.safetensors --out fashion-16.pdm
-  picodream export models/fashion-16.safetensors --target nrf52840 --out fashion-16-nrf52840.pdm")]
+  picodream export models/fashion-16.safetensors --target nrf52840 --out fashion-16-nrf52840.pdm
+  picodream export models/fashion-16.safetensors --weights 4 --out fashion-16-small.pdm")]
 pub struct ExportArgs {
     /// The checkpoint; its config NAME.json lies beside it.
     #[arg(value_name = "CHECKPOINT.safetensors")]
@@ -31,6 +33,10 @@ pub struct ExportArgs {
     /// `small`: least flash and RAM. `fast`: Winograd and phase convolutions wherever they fit; the same images.
     #[arg(long, value_enum, default_value_t)]
     kernels: Kernels,
+    /// Bits of a convolution's weights (of all but the first and the last): 4 halve the blob at some loss of quality, with
+    /// room for a layer's unpacked weights in the arena.
+    #[arg(long, default_value = "8", value_parser = ["8", "4"])]
+    weights: String,
     /// Choose the kernels of each layer by this board's flash and RAM (an unknown name lists them).
     #[arg(long, value_name = "BOARD", conflicts_with = "kernels")]
     target: Option<String>,
@@ -43,6 +49,11 @@ pub struct ExportArgs {
 }
 
 impl ExportArgs {
+    fn rules(&self) -> Rules {
+        let weights = if self.weights == "4" { WeightFormat::Int4 } else { WeightFormat::Int8 };
+        Rules { weights, ..Rules::default() }
+    }
+
     fn kernels(&self) -> Result<Kernels> {
         match &self.target {
             Some(name) => Ok(Kernels::Within(Budget::new(name, self.flash, self.ram)?)),
@@ -55,15 +66,18 @@ impl ExportArgs {
 pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| args.checkpoint.with_extension("pdm"));
     ensure!(out != args.checkpoint, "--out is the checkpoint itself: {}", out.display());
-    let kernels = args.kernels()?;
+    let (kernels, rules) = (args.kernels()?, args.rules());
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
     let bar = output.progress(0, "calibrating and quantising");
     let mut progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let Exported { bytes, report } =
-        export_with_progress(&checkpoint, &ExportOptions { kernels, ..ExportOptions::default() }, &mut progress)?;
+    let Exported { bytes, report } = export_with_progress(
+        &checkpoint,
+        &ExportOptions { kernels, rules, ..ExportOptions::default() },
+        &mut progress,
+    )?;
     bar.finish_and_clear();
     files::write_atomic(&out, &bytes)?;
     let ExportReport {

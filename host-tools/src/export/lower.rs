@@ -4,12 +4,13 @@ use anyhow::{Result, ensure};
 use half::f16;
 use picodream::blob::{
     self, Algorithm, AttentionOp, ConvOp, NarrowOp, OpCommon, PlainWeights, Region, TensorRecord, TimeEmbedOp,
+    WeightFormat, pack_nibbles,
 };
 
 use super::calibrate::{Calibration, OpStats};
 use super::places::Places;
 use super::plan::{Buffer, Plan, plan};
-use super::quantise::{Inputs, QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
+use super::quantise::{Precision, QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
 use super::target::{self, Budget, Choice};
 use crate::float::{Attention, Conv, Graph, Linear, Norm, Op, TimeEmbed};
 
@@ -67,15 +68,17 @@ pub fn lower_with_progress(
         graph.tensors.len()
     );
     let places = Places::new(graph);
-    let choices = choices(graph, &places, kernels);
+    let formats: Vec<_> = graph.ops.iter().map(|op| format_of(graph, op, rules)).collect();
+    let choices = choices(graph, &places, kernels, &formats);
     let mut places = places;
     let expanded = places.push_expanded(graph, &choices);
     let mut lowerer = Lowerer { graph, places: &places, rules, data: Vec::new() };
     let mut ops = Vec::with_capacity(graph.ops.len());
-    for ((op, stats), (choice, expanded)) in graph.ops.iter().zip(&calibration.ops).zip(choices.iter().zip(expanded)) {
+    for (index, (op, stats)) in graph.ops.iter().zip(&calibration.ops).enumerate() {
+        let way = Way { algorithm: choices[index].algorithm, weights: formats[index], expanded: expanded[index] };
         ops.push(match op {
             Op::TimeEmbed(op) => blob::Op::TimeEmbed(lowerer.time_embed(op)),
-            Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats, choice.algorithm, expanded)),
+            Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats, way)),
             Op::Attention(op) => blob::Op::Attention(lowerer.attention(op, stats)),
             Op::Narrow(op) => {
                 blob::Op::Narrow(NarrowOp { common: lowerer.common(op.out, 0, Piece::new(0)), src: places.of[op.src] })
@@ -98,25 +101,45 @@ pub fn lower_with_progress(
     })
 }
 
+/// How the blob keeps the weights of an op.
+fn format_of(graph: &Graph, op: &Op, rules: &Rules) -> WeightFormat {
+    match op {
+        Op::Conv(op) if op.src_a != graph.sample && op.out != graph.output => rules.weights,
+        _ => WeightFormat::Int8,
+    }
+}
+
+/// How a convolution's sums are computed, and from what.
+#[derive(Clone, Copy)]
+struct Way {
+    algorithm: Algorithm,
+    weights: WeightFormat,
+    /// The tensor that its weights are expanded to.
+    expanded: Option<u16>,
+}
+
 /// How each op is computed.
-fn choices(graph: &Graph, places: &Places, kernels: Kernels) -> Vec<Choice> {
-    let of_all = |of: fn(&Conv) -> Algorithm| {
-        let of_op = |op: &Op| Choice::from(if let Op::Conv(op) = op { of(op) } else { Algorithm::Direct });
-        graph.ops.iter().map(of_op).collect()
+fn choices(graph: &Graph, places: &Places, kernels: Kernels, formats: &[WeightFormat]) -> Vec<Choice> {
+    let fastest = |index: usize| match &graph.ops[index] {
+        Op::Conv(op) if formats[index] == WeightFormat::Int8 => target::fastest(op),
+        _ => Algorithm::Direct,
     };
     match kernels {
-        Kernels::Small => of_all(|_| Algorithm::Direct),
-        Kernels::Fast => of_all(target::fastest),
+        Kernels::Small => vec![Choice::default(); graph.ops.len()],
+        Kernels::Fast => (0..graph.ops.len()).map(|index| Choice::from(fastest(index))).collect(),
         Kernels::Within(budget) => {
-            let shape = |index: usize, algorithm| shape_of(graph, places, index, algorithm);
+            let shape = |index: usize, algorithm| {
+                shape_of(graph, places, index, Way { algorithm, weights: formats[index], expanded: None })
+            };
             let data_bytes = (0..graph.ops.len()).map(|index| shape(index, Algorithm::Direct).0).sum();
-            target::choose(graph, places, &budget, &|index, algorithm| shape(index, algorithm).1, data_bytes)
+            let scratch = |index, algorithm| shape(index, algorithm).1;
+            target::choose(graph, places, &budget, (&fastest, &scratch), data_bytes)
         }
     }
 }
 
-/// Bytes of constants and of scratch of an op with an algorithm.
-fn shape_of(graph: &Graph, places: &Places, index: usize, algorithm: Algorithm) -> (u32, u32) {
+/// Bytes of constants and of scratch of an op, computed in some way.
+fn shape_of(graph: &Graph, places: &Places, index: usize, way: Way) -> (u32, u32) {
     let statistics = |id: usize| places.records[usize::from(places.of[id])].statistics;
     let channels = |id: usize| graph.tensors[id].channels as u32;
     match &graph.ops[index] {
@@ -126,7 +149,7 @@ fn shape_of(graph: &Graph, places: &Places, index: usize, algorithm: Algorithm) 
             (record.data_layout(time_dim, graph.num_classes as u32).bytes, record.scratch_layout(time_dim).bytes)
         }
         Op::Conv(op) => {
-            let record = conv_record(op, places, graph, algorithm);
+            let record = conv_record(op, places, graph, way);
             let (cin, cout) = (channels(op.src_a) + op.src_b.map_or(0, channels), op.cout() as u32);
             let time_dim = op.time.as_ref().map_or(0, |time| time.inputs() as u32);
             let width = graph.tensors[op.src_a].width as u32;
@@ -144,7 +167,7 @@ fn shape_of(graph: &Graph, places: &Places, index: usize, algorithm: Algorithm) 
 }
 
 /// A convolution's record without scales and places.
-fn conv_record(op: &Conv, places: &Places, graph: &Graph, algorithm: Algorithm) -> ConvOp {
+fn conv_record(op: &Conv, places: &Places, graph: &Graph, way: Way) -> ConvOp {
     let of = &places.of;
     ConvOp {
         common: OpCommon::default(),
@@ -157,8 +180,9 @@ fn conv_record(op: &Conv, places: &Places, graph: &Graph, algorithm: Algorithm) 
         upsample: op.upsample,
         norm: op.norm.as_ref().map(norm_record),
         silu: op.silu,
-        algorithm,
-        expanded: None,
+        algorithm: way.algorithm,
+        weights: way.weights,
+        expanded: way.expanded,
         qmax: 0,
         inv_scale_a: 0.0,
         inv_scale_b: 0.0,
@@ -243,8 +267,8 @@ impl Lowerer<'_> {
     }
 
     /// Quantises a convolution, with fewer bits for its inputs when its sums would pass [`SUM_LIMIT`].
-    fn product(&self, op: &Conv, channels: [usize; 2], stats: &OpStats) -> (u16, QuantProduct) {
-        let mut inputs = Inputs { qmax: self.qmax(op), silu: op.silu };
+    fn product(&self, op: &Conv, channels: [usize; 2], stats: &OpStats, weights: WeightFormat) -> (u16, QuantProduct) {
+        let mut inputs = Precision { qmax: self.qmax(op), silu: op.silu, weights };
         loop {
             let (layer, branches) = ((&op.weight[..], &op.bias[..]), stats.branches.each_ref());
             let product = quantise_product(layer, channels, branches, &stats.products[0], inputs, self.rules);
@@ -255,16 +279,15 @@ impl Lowerer<'_> {
         }
     }
 
-    fn conv(&mut self, op: &Conv, stats: &OpStats, algorithm: Algorithm, expanded: Option<u16>) -> ConvOp {
+    fn conv(&mut self, op: &Conv, stats: &OpStats, way: Way) -> ConvOp {
         let source = &self.graph.tensors[op.src_a];
         let channels = [source.channels, op.src_b.map_or(0, |b| self.graph.tensors[b].channels)];
-        let (qmax, product) = self.product(op, channels, stats);
+        let (qmax, product) = self.product(op, channels, stats, way.weights);
         let mut record = ConvOp {
-            expanded,
             qmax,
             inv_scale_a: product.inv_scale[0],
             inv_scale_b: product.inv_scale[1],
-            ..conv_record(op, self.places, self.graph, algorithm)
+            ..conv_record(op, self.places, self.graph, way)
         };
         let (cin, cout) = ((channels[0] + channels[1]) as u32, op.cout() as u32);
         let piece = conv_piece(op, &record, &product, cin);
@@ -279,7 +302,7 @@ impl Lowerer<'_> {
         let product = |layer: &Linear, branch: usize| {
             let (branches, moments) = ([&stats.branches[branch]; 2], &stats.products[branch]);
             let layer = (&layer.weight[..], &layer.bias[..]);
-            let inputs = Inputs { qmax: self.rules.qmax, silu: false };
+            let inputs = Precision { qmax: self.rules.qmax, silu: false, weights: WeightFormat::Int8 };
             quantise_product(layer, [x.channels, 0], branches, moments, inputs, self.rules)
         };
         let (query, proj) = (product(&op.query, 0), product(&op.projection, 1));
@@ -317,11 +340,15 @@ fn conv_piece(op: &Conv, record: &ConvOp, product: &QuantProduct, cin: u32) -> P
     let layout = record.data_layout(cin, op.cout() as u32, time_dim);
     let mut piece = Piece::new(layout.bytes);
     let plain = PlainWeights { weight: &product.rows.weight, kernel: op.kernel, cin: cin as usize, cout: op.cout() };
-    let packed = piece.bytes(layout.weight);
-    match record.algorithm {
-        Algorithm::Winograd if record.expanded.is_none() => plain.pack_winograd(packed),
-        Algorithm::Direct | Algorithm::Winograd => plain.pack_direct(packed),
-        Algorithm::Phases => plain.pack_phases(packed),
+    match (record.weights, record.algorithm) {
+        (WeightFormat::Int4, _) => {
+            let (mut groups, multipliers) = (vec![0; layout.groups.bytes as usize], &product.rows.multipliers);
+            pack_nibbles(&plain, multipliers, &mut groups, piece.bytes(layout.weight));
+            piece.bytes(layout.groups).copy_from_slice(&groups);
+        }
+        (_, Algorithm::Winograd) if record.expanded.is_none() => plain.pack_winograd(piece.bytes(layout.weight)),
+        (_, Algorithm::Direct | Algorithm::Winograd) => plain.pack_direct(piece.bytes(layout.weight)),
+        (_, Algorithm::Phases) => plain.pack_phases(piece.bytes(layout.weight)),
     }
     piece.floats(layout.scale, product.rows.scale.iter().copied());
     let time_bias = op.time.as_ref().map(|time| &time.bias);

@@ -3,6 +3,8 @@
 //! A convolution's sum is Σ w·x over both branches. With x ≈ q_x · s_branch the scales go into the weights first,
 //! w' = w · s_branch, and then w' ≈ q_w · scale\[o\] per output row: one i32 sum serves both branches.
 
+use picodream::blob::{WeightFormat, group_of};
+
 use crate::float::Linear;
 
 use super::calibrate::BranchStats;
@@ -27,13 +29,23 @@ pub struct Rules {
     pub qmax_silu: u16,
     /// `qmax` of everything else: keys and values, queries, attention outputs.
     pub qmax: u16,
+    /// How weights of convolutions are kept, but for the first and the last, which see the image itself and are small.
+    pub weights: WeightFormat,
 }
 
 impl Default for Rules {
     /// Rows are int16 in every kernel, so bits above 8 cost nothing there. Measured on faces-16 (smallest SQNR of x̂0 over
     /// DDIM-20): 255 behind SiLU 33.5 dB, 511 36.2 dB, 1023 37.8 dB; [`SUM_LIMIT`] rules out more.
     fn default() -> Self {
-        Self { clip_by_error: true, compensate: true, qmax_sample: 2047, qmax_raw: 511, qmax_silu: 511, qmax: 511 }
+        Self {
+            clip_by_error: true,
+            compensate: true,
+            qmax_sample: 2047,
+            qmax_raw: 511,
+            qmax_silu: 511,
+            qmax: 511,
+            weights: WeightFormat::Int8,
+        }
     }
 }
 
@@ -44,8 +56,10 @@ pub const SUM_LIMIT: i64 = 1 << 23;
 /// int8 rows with one scale each: w ≈ q · scale\[row\].
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantRows {
-    /// `[rows][cols]`, ±127.
+    /// `[rows][cols]`, ±127; of 4-bit weights the products with their multipliers.
     pub weight: Vec<i8>,
+    /// `[rows][groups]` of 4-bit weights; empty for 8 bits.
+    pub multipliers: Vec<u8>,
     /// `[rows]`.
     pub scale: Vec<f32>,
 }
@@ -63,25 +77,27 @@ impl QuantRows {
 /// inv_scale with q = round(x · inv_scale) for one branch; 1 for a branch that is always zero. Behind a SiLU it is a multiple
 /// of 1/16 below 512, as the runtime's integer rule wants.
 #[must_use]
-pub fn inverse_scale(stats: &BranchStats, inputs: Inputs, by_error: bool) -> f32 {
+pub fn inverse_scale(stats: &BranchStats, inputs: Precision, by_error: bool) -> f32 {
     let clip = if by_error { stats.clip_by_error(inputs.qmax) } else { stats.absmax };
     let exact = if clip > 0.0 { f32::from(inputs.qmax) / clip } else { 1.0 };
     if inputs.silu { (exact * 16.0).floor().clamp(1.0, 8191.0) / 16.0 } else { exact }
 }
 
-/// How the inputs of a product are quantised.
+/// How a product is quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inputs {
-    /// Largest integer.
+pub struct Precision {
+    /// Largest integer of the inputs.
     pub qmax: u16,
     /// Whether they come out of a SiLU.
     pub silu: bool,
+    /// How the weights are kept.
+    pub weights: WeightFormat,
 }
 
 /// Rounds rows of `cols` weights to the nearest; the largest of a row becomes ±127.
 #[must_use]
 pub fn quantise_rows(weight: &[f32], cols: usize) -> QuantRows {
-    let mut result = QuantRows { weight: Vec::with_capacity(weight.len()), scale: Vec::new() };
+    let mut result = QuantRows { weight: Vec::with_capacity(weight.len()), multipliers: Vec::new(), scale: Vec::new() };
     for row in weight.chunks_exact(cols) {
         let absmax = row.iter().fold(0.0f32, |m, w| m.max(w.abs()));
         let scale = if absmax > 0.0 { absmax / WEIGHT_MAX } else { 1.0 };
@@ -117,7 +133,7 @@ pub fn quantise_product(
     channels: [usize; 2],
     stats: [&BranchStats; 2],
     moments: &InputMoments,
-    inputs: Inputs,
+    inputs: Precision,
     rules: &Rules,
 ) -> QuantProduct {
     let mut inv_scale = [0.0; 2];
@@ -128,13 +144,32 @@ pub fn quantise_product(
     }
     let cols = weight.len() / bias.len();
     let folded: Vec<f32> = weight.iter().enumerate().map(|(i, w)| w * scales[i % scales.len()]).collect();
-    if !rules.compensate {
+    if !rules.compensate && inputs.weights == WeightFormat::Int8 {
         return QuantProduct { rows: quantise_rows(&folded, cols), bias: bias.to_vec(), inv_scale };
     }
-    let rows = Compensator::new(&moments.covariance(&scales), cols).round_rows(&folded);
+    let covariance = if rules.compensate { moments.covariance(&scales) } else { identity(cols) };
+    let compensator = Compensator::new(&covariance, cols);
+    let rows = match inputs.weights {
+        WeightFormat::Int8 => compensator.round_rows(&folded),
+        WeightFormat::Int4 => compensator.round_nibbles(&folded, &nibble_groups(cols, scales.len())),
+    };
+    if !rules.compensate {
+        return QuantProduct { rows, bias: bias.to_vec(), inv_scale };
+    }
     let mut bias = bias.to_vec();
     correct_bias(&mut bias, &rows, &folded, &scales, &moments.means());
     QuantProduct { rows, bias, inv_scale }
+}
+
+/// The covariance of inputs that know nothing of each other.
+fn identity(cols: usize) -> Vec<f64> {
+    (0..cols * cols).map(|i| f64::from(u8::from(i / cols == i % cols))).collect()
+}
+
+/// The group of each of the `[taps][cin]` columns that share a multiplier in the blob.
+fn nibble_groups(cols: usize, cin: usize) -> Vec<usize> {
+    let kernel = if cols == cin { 1 } else { 3 };
+    (0..cols).map(|i| group_of(kernel, cin, (i / cin / kernel, i / cin % kernel, i % cin))).collect()
 }
 
 /// bias\[o\] −= Σ (w_q − w) · E\[x\]: what rounding the (folded) weights shifts the mean output by.
@@ -155,7 +190,7 @@ mod tests {
     use picodream::quant::Quantiser;
     use picodream::rng::NoiseStream;
 
-    const PLAIN: Inputs = Inputs { qmax: 127, silu: false };
+    const PLAIN: Precision = Precision { qmax: 127, silu: false, weights: WeightFormat::Int8 };
 
     fn gaussian(seed: u64, len: usize) -> Vec<f32> {
         let mut values = vec![0.0; len];
@@ -242,8 +277,8 @@ mod tests {
     fn a_dead_branch_has_a_finite_scale() {
         assert_eq!(inverse_scale(&stats(&[0.0; 8]), PLAIN, true), 1.0);
         assert_eq!(inverse_scale(&stats(&[0.5, -2.0]), PLAIN, false), 63.5);
-        assert_eq!(inverse_scale(&stats(&[0.5, -2.0]), Inputs { silu: true, qmax: 255 }, false), 127.5);
-        assert_eq!(inverse_scale(&stats(&[0.0, 3.0]), Inputs { silu: true, qmax: 511 }, false), 170.3125);
-        assert_eq!(inverse_scale(&stats(&[0.001]), Inputs { silu: true, qmax: 511 }, false), 511.9375);
+        assert_eq!(inverse_scale(&stats(&[0.5, -2.0]), Precision { silu: true, qmax: 255, ..PLAIN }, false), 127.5);
+        assert_eq!(inverse_scale(&stats(&[0.0, 3.0]), Precision { silu: true, qmax: 511, ..PLAIN }, false), 170.3125);
+        assert_eq!(inverse_scale(&stats(&[0.001]), Precision { silu: true, qmax: 511, ..PLAIN }, false), 511.9375);
     }
 }

@@ -3,12 +3,13 @@
 //! With C the covariance of the inputs, a rounding error e of a row costs eᵀ·C·e at the output. Inputs of neighbouring
 //! pixels and channels go together, so an error here can be taken back there; at run time it costs nothing.
 
+use super::nibbles;
 use super::quantise::{QuantRows, WEIGHT_MAX};
 
 /// Share of the mean variance that is added to every variance, so that inputs that never moved stay harmless.
 const DAMPING: f64 = 0.01;
 
-/// Row scales tried, as shares of the one that makes the largest weight ±127.
+/// Row scales tried, as shares of the one that makes the largest weight the largest integer.
 const SHARES: [f32; 5] = [1.0, 0.95, 0.9, 0.85, 0.8];
 
 /// What the covariance says about rounding, for all rows of a product.
@@ -38,56 +39,93 @@ impl Compensator {
         Self { order, covariance: damped, factor }
     }
 
-    /// Rounds every row with the scale that costs least.
+    /// Rounds every row to int8 with the scale that costs least.
     #[must_use]
     pub fn round_rows(&self, weight: &[f32]) -> QuantRows {
+        self.round(weight, &|row, absmax, share| {
+            let scale = absmax / WEIGHT_MAX * share;
+            let grid = Grid { steps: vec![f64::from(scale); row.len()], low: -WEIGHT_MAX, high: WEIGHT_MAX };
+            (scale, Vec::new(), grid)
+        })
+    }
+
+    /// Rounds every row to 4 bits with the scale that costs least; `groups` says which columns share a multiplier.
+    #[must_use]
+    pub fn round_nibbles(&self, weight: &[f32], groups: &[usize]) -> QuantRows {
         let cols = self.order.len();
-        let mut result = QuantRows { weight: vec![0; weight.len()], scale: Vec::new() };
+        let mut variance = vec![0.0; cols];
+        self.order.iter().enumerate().for_each(|(j, &i)| variance[i] = self.covariance[j * cols + j]);
+        self.round(weight, &|row, absmax, share| {
+            let scale = absmax / (nibbles::HIGH * f32::from(nibbles::MULTIPLIER_MAX)) * share;
+            let multipliers = nibbles::multipliers(row, &variance, groups, scale);
+            let step = |&i: &usize| f64::from(scale) * f64::from(multipliers[groups[i]]);
+            let steps = self.order.iter().map(step).collect();
+            (scale, multipliers, Grid { steps, low: nibbles::LOW, high: nibbles::HIGH })
+        })
+    }
+
+    /// Rounds every row on the best of some grids; `grid_of` gives scale, multipliers and grid of a row, its largest
+    /// magnitude and a share of it.
+    fn round(&self, weight: &[f32], grid_of: &impl Fn(&[f32], f32, f32) -> (f32, Vec<u8>, Grid)) -> QuantRows {
+        let cols = self.order.len();
+        let mut result = QuantRows { weight: vec![0; weight.len()], multipliers: Vec::new(), scale: Vec::new() };
         for (row, out) in weight.chunks_exact(cols).zip(result.weight.chunks_exact_mut(cols)) {
             let absmax = row.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-            let full = if absmax > 0.0 { absmax / WEIGHT_MAX } else { 1.0 };
-            let mut best = (f64::INFINITY, Vec::new(), full);
+            // A row of zeros has the scale 1.
+            let absmax = if absmax > 0.0 { absmax } else { WEIGHT_MAX };
+            let mut best: Option<(f64, Vec<f64>, f32, Vec<u8>)> = None;
             for share in SHARES {
-                let rounded = self.round_row(row, full * share);
-                let cost = self.cost(row, &rounded, full * share);
-                if cost < best.0 {
-                    best = (cost, rounded, full * share);
+                let (scale, multipliers, grid) = grid_of(row, absmax, share);
+                let rounded = self.round_row(row, &grid);
+                let cost = self.cost(row, &rounded);
+                if best.as_ref().is_none_or(|best| cost < best.0) {
+                    let integers = rounded.iter().map(|value| (value / f64::from(scale)).round_ties_even()).collect();
+                    best = Some((cost, integers, scale, multipliers));
                 }
             }
-            for (&i, q) in self.order.iter().zip(best.1) {
-                out[i] = q;
-            }
-            result.scale.push(best.2);
+            let (_, integers, scale, multipliers) = best.unwrap_or_default();
+            self.order.iter().zip(integers).for_each(|(&i, q)| out[i] = q as i8);
+            result.scale.push(scale);
+            result.multipliers.extend(multipliers);
         }
         result
     }
 
-    /// Integers in the order of rounding.
-    fn round_row(&self, row: &[f32], scale: f32) -> Vec<i8> {
+    /// Values on the grid, in the order of rounding.
+    fn round_row(&self, row: &[f32], grid: &Grid) -> Vec<f64> {
         let cols = self.order.len();
         let mut left: Vec<f64> = self.order.iter().map(|&i| f64::from(row[i])).collect();
-        let limit = f64::from(WEIGHT_MAX);
         let mut rounded = Vec::with_capacity(cols);
         for j in 0..cols {
-            let q = (left[j] / f64::from(scale)).round_ties_even().clamp(-limit, limit);
+            let value = grid.nearest(j, left[j]);
             let factor = &self.factor[j * cols..][..cols];
-            let error = (left[j] - q * f64::from(scale)) / factor[j];
+            let error = (left[j] - value) / factor[j];
             left[j + 1..].iter_mut().zip(&factor[j + 1..]).for_each(|(w, u)| *w -= error * u);
-            rounded.push(q as i8);
+            rounded.push(value);
         }
         rounded
     }
 
     /// eᵀ·C·e.
-    fn cost(&self, row: &[f32], rounded: &[i8], scale: f32) -> f64 {
-        let error: Vec<f64> = self
-            .order
-            .iter()
-            .zip(rounded)
-            .map(|(&i, &q)| f64::from(row[i]) - f64::from(q) * f64::from(scale))
-            .collect();
+    fn cost(&self, row: &[f32], rounded: &[f64]) -> f64 {
+        let error: Vec<f64> = self.order.iter().zip(rounded).map(|(&i, &value)| f64::from(row[i]) - value).collect();
         let products = self.covariance.chunks_exact(error.len()).zip(&error);
         products.map(|(c, e)| e * c.iter().zip(&error).map(|(c, e)| c * e).sum::<f64>()).sum()
+    }
+}
+
+/// What the weights of a row may become: whole multiples of a step per column, in the order of rounding.
+struct Grid {
+    steps: Vec<f64>,
+    low: f32,
+    high: f32,
+}
+
+impl Grid {
+    fn nearest(&self, column: usize, x: f64) -> f64 {
+        let step = self.steps[column];
+        let limits = (f64::from(self.low), f64::from(self.high));
+        if step > 0.0 { (x / step).round_ties_even().clamp(limits.0, limits.1) * step } else { 0.0 }
     }
 }
 
@@ -164,15 +202,26 @@ mod tests {
         let n = 32;
         let compensator = Compensator::new(&correlated(n), n);
         let weight = gaussian(2, n * 6);
-        let (plain, better) = (quantise_rows(&weight, n), compensator.round_rows(&weight));
         let cost = |rows: &QuantRows| -> f64 {
             let row = |o: usize| {
-                let ordered: Vec<i8> = compensator.order.iter().map(|&i| rows.weight[o * n + i]).collect();
-                compensator.cost(&weight[o * n..][..n], &ordered, rows.scale[o])
+                let value = |&i: &usize| f64::from(rows.weight[o * n + i]) * f64::from(rows.scale[o]);
+                let ordered: Vec<f64> = compensator.order.iter().map(value).collect();
+                compensator.cost(&weight[o * n..][..n], &ordered)
             };
             (0..6).map(row).sum()
         };
-        assert!(cost(&better) < 0.25 * cost(&plain), "{} {}", cost(&better), cost(&plain));
+        let (plain, better) = (cost(&quantise_rows(&weight, n)), cost(&compensator.round_rows(&weight)));
+        assert!(better < 0.25 * plain, "{better} {plain}");
+        // The same with 4 bits, two groups of columns, held to inputs that know nothing of each other.
+        let groups: Vec<usize> = (0..n).map(|i| i / 16).collect();
+        let apart: Vec<f64> = (0..n * n).map(|p| f64::from(u8::from(p / n == p % n))).collect();
+        let plain = cost(&Compensator::new(&apart, n).round_nibbles(&weight, &groups));
+        let rows = compensator.round_nibbles(&weight, &groups);
+        assert!(cost(&rows) < 0.25 * plain, "{} {plain}", cost(&rows));
+        for (i, &w) in rows.weight.iter().enumerate() {
+            let m = rows.multipliers[i / n * 2 + groups[i % n]];
+            assert!(w % m as i8 == 0 && (-8..=7).contains(&(w / m as i8)), "{w} {m}");
+        }
     }
 
     #[test]

@@ -172,17 +172,18 @@ pub fn fastest(op: &Conv) -> Algorithm {
     }
 }
 
-/// How each op of the graph is computed within a budget. `scratch` tells the working memory of op and algorithm, `data_bytes`
-/// is that of all constants when everything is direct.
+/// How each op of the graph is computed within a budget. `fastest` names an op's fastest algorithm, `scratch` the working
+/// memory of op and algorithm; `data_bytes` is that of all constants when everything is direct.
 pub fn choose(
     graph: &Graph,
     places: &Places,
     budget: &Budget,
-    scratch: &impl Fn(usize, Algorithm) -> u32,
+    (fastest, scratch): (&impl Fn(usize) -> Algorithm, &impl Fn(usize, Algorithm) -> u32),
     data_bytes: u32,
 ) -> Vec<Choice> {
     let mut chosen = vec![Choice::default(); graph.ops.len()];
-    let mut changes: Vec<Change> = (0..graph.ops.len()).filter_map(|op| change(graph, op, budget.core)).collect();
+    let mut changes: Vec<Change> =
+        (0..graph.ops.len()).filter_map(|op| change(graph, op, fastest(op), budget.core)).collect();
     changes.sort_by(|a, b| (b.saved / f64::from(b.bytes)).total_cmp(&(a.saved / f64::from(a.bytes))));
     let mut blob_bytes = data_bytes + TABLE_BYTES;
     let mut expanded_bytes = 0;
@@ -206,9 +207,8 @@ pub fn choose(
     chosen
 }
 
-fn change(graph: &Graph, index: usize, core: Core) -> Option<Change> {
+fn change(graph: &Graph, index: usize, algorithm: Algorithm, core: Core) -> Option<Change> {
     let Op::Conv(op) = &graph.ops[index] else { return None };
-    let algorithm = fastest(op);
     let (cout, cin) = (op.cout() as u32, (op.weight.len() / op.cout() / op.kernel / op.kernel) as u32);
     let bytes = match algorithm {
         Algorithm::Direct => return None,

@@ -4,7 +4,8 @@
 //! that of `packing.rs`.
 
 use super::header::Region;
-use super::ops::{Algorithm, AttentionOp, ConvOp, TimeEmbedOp};
+use super::nibbles::{group_bytes, nibble_bytes};
+use super::ops::{Algorithm, AttentionOp, ConvOp, TimeEmbedOp, WeightFormat};
 use super::packing::{direct_bytes, phases_bytes, winograd_bytes};
 use super::tensors::{DType, TensorRecord};
 
@@ -17,8 +18,10 @@ pub const QUERY_PIXELS: usize = 4;
 /// Arrays of a [`ConvOp`] as ranges of its piece of the data section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvData {
-    /// Packed for the algorithm; cin = channels of a, then of b.
+    /// Packed for the algorithm, or in 4 bits; cin = channels of a, then of b.
     pub weight: Region,
+    /// Multipliers of 4-bit weights; empty for 8 bits.
+    pub groups: Region,
     /// f32 \[cout\]: result = sum · scale + bias.
     pub scale: Region,
     /// f32 \[cout\], the time projection's bias included.
@@ -103,17 +106,21 @@ impl ConvOp {
     /// Where the arrays lie; `time_dim` is E, or 0 without a time embedding.
     #[must_use]
     pub fn data_layout(&self, cin: u32, cout: u32, time_dim: u32) -> ConvData {
-        let weight_bytes = match self.algorithm {
-            Algorithm::Winograd if self.expanded.is_none() => winograd_bytes(cin, cout),
-            Algorithm::Direct | Algorithm::Winograd => direct_bytes(self.kernel.into(), cin, cout),
-            Algorithm::Phases => phases_bytes(cin, cout),
+        let kernel = self.kernel.into();
+        let weight_bytes = match (self.weights, self.algorithm) {
+            (WeightFormat::Int4, _) => nibble_bytes(kernel, cin, cout),
+            (_, Algorithm::Winograd) if self.expanded.is_none() => winograd_bytes(cin, cout),
+            (_, Algorithm::Direct | Algorithm::Winograd) => direct_bytes(kernel, cin, cout),
+            (_, Algorithm::Phases) => phases_bytes(cin, cout),
         };
+        let groups = if self.weights == WeightFormat::Int4 { group_bytes(kernel, cin, cout) } else { 0 };
         let (cin, cout) = (u64::from(cin), u64::from(cout));
         let normed = if self.norm.is_some() { cin } else { 0 };
         let timed = if self.time.is_some() { cout } else { 0 };
         let mut at = Placer(0);
         ConvData {
             weight: at.place(weight_bytes, 1),
+            groups: at.place(groups, 1),
             scale: at.place(cout, 4),
             bias: at.place(cout, 4),
             gamma: at.place(normed, 4),
@@ -153,6 +160,7 @@ impl ConvOp {
     pub fn scratch_layout(&self, cin: u32, cout: u32, width: u32, statistics: bool) -> ConvScratch {
         let columns = u64::from(self.row_columns(width));
         let rows = u64::from(self.algorithm.rows(self.kernel));
+        let direct = direct_bytes(self.kernel.into(), cin, cout);
         let (cin, cout) = (u64::from(cin), u64::from(cout));
         let (cin_even, cout_even) = (cin.next_multiple_of(2), cout.next_multiple_of(2));
         let winograd = self.algorithm == Algorithm::Winograd;
@@ -165,6 +173,7 @@ impl ConvOp {
             acc: at.place(if winograd { WINOGRAD_ACC as u64 } else { BLOCK_PIXELS as u64 * cout_even }, 4),
             tiles: at.place(if winograd { 64 * cin_even } else { 0 }, 2),
             rows: at.place(rows * columns * cin_even, 2),
+            unpacked: at.place(if self.weights == WeightFormat::Int4 { direct } else { 0 }, 1),
             bytes: at.bytes(),
         }
     }
@@ -189,6 +198,8 @@ pub struct ConvScratch {
     /// i16 \[rows\]\[columns · cin\]: a ring of quantised input rows, with their padding; cin is rounded up to even. The order
     /// inside a row is the back end's.
     pub rows: Region,
+    /// Direct weights, when the blob keeps them in 4 bits.
+    pub unpacked: Region,
     /// Length of the scratch.
     pub bytes: u32,
 }

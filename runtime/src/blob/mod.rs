@@ -7,6 +7,7 @@ mod bytes;
 mod error;
 mod header;
 mod layout;
+mod nibbles;
 mod ops;
 mod packing;
 mod tensors;
@@ -22,7 +23,10 @@ pub use layout::{
     AttentionData, AttentionScratch, BLOCK_PIXELS, ConvData, ConvScratch, QUERY_PIXELS, TimeEmbedData,
     TimeEmbedScratch, WINOGRAD_ACC,
 };
-pub use ops::{Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon, TimeEmbedOp};
+pub use nibbles::{GROUP_WORDS, group_bytes, group_of, nibble_bytes, pack_nibbles, unpack_nibbles};
+pub use ops::{
+    Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon, TimeEmbedOp, WeightFormat,
+};
 pub use packing::{PlainWeights, direct_bytes, expand_winograd, phases_bytes, winograd_bytes};
 pub use tensors::{DType, TENSOR_RECORD_BYTES, TensorRecord};
 

@@ -17,6 +17,7 @@ const KIND_NARROW: u8 = 3;
 const FLAG_UPSAMPLE: u8 = 1;
 const FLAG_NORM: u8 = 2;
 const FLAG_SILU: u8 = 4;
+const FLAG_INT4: u8 = 8;
 
 /// GroupNorm in front of an operator; its groups run over the concatenated channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,6 +67,16 @@ impl Algorithm {
     }
 }
 
+/// How the blob keeps a convolution's weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// 8 bits, packed for the algorithm.
+    #[default]
+    Int8,
+    /// 4 bits with a multiplier per group (`nibbles.rs`), unpacked to direct weights in the scratch before the sums.
+    Int4,
+}
+
 /// (norm → SiLU →) quantise → integer convolution → scale, bias (+ time bias) (+ residual).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConvOp {
@@ -91,6 +102,8 @@ pub struct ConvOp {
     pub silu: bool,
     /// How the sums are computed, which decides the layout of the weights.
     pub algorithm: Algorithm,
+    /// How the blob keeps the weights; 4 bits with the direct algorithm only.
+    pub weights: WeightFormat,
     /// Where Winograd weights are expanded to from the blob's direct weights, once per image (i16, \[cout / 2\]\[16\]\[4 · cin / 2\]);
     /// `None`: the blob's weights are those of the algorithm.
     pub expanded: Option<u16>,
@@ -269,6 +282,7 @@ fn read_conv(bytes: &[u8], common: OpCommon) -> Result<ConvOp, &'static str> {
         upsample: flags & FLAG_UPSAMPLE != 0,
         norm: (flags & FLAG_NORM != 0).then_some(norm),
         silu: flags & FLAG_SILU != 0,
+        weights: if flags & FLAG_INT4 == 0 { WeightFormat::Int8 } else { WeightFormat::Int4 },
         expanded: tensor(52),
         qmax: u16_at(bytes, 20),
         inv_scale_a: f32_at(bytes, 28),
@@ -278,7 +292,10 @@ fn read_conv(bytes: &[u8], common: OpCommon) -> Result<ConvOp, &'static str> {
 
 fn write_conv(op: &ConvOp, bytes: &mut [u8]) {
     let flag = |on: bool, bit| if on { bit } else { 0 };
-    let flags = flag(op.upsample, FLAG_UPSAMPLE) | flag(op.norm.is_some(), FLAG_NORM) | flag(op.silu, FLAG_SILU);
+    let flags = flag(op.upsample, FLAG_UPSAMPLE)
+        | flag(op.norm.is_some(), FLAG_NORM)
+        | flag(op.silu, FLAG_SILU)
+        | flag(op.weights == WeightFormat::Int4, FLAG_INT4);
     put(bytes, 0, &[KIND_CONV, flags]);
     put(bytes, 5, &[op.kernel, op.stride, op.algorithm as u8]);
     put(bytes, 8, &op.src_a.to_le_bytes());

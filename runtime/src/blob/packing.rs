@@ -46,7 +46,8 @@ pub struct PlainWeights<'a> {
 }
 
 impl PlainWeights<'_> {
-    fn get(&self, o: usize, ky: usize, kx: usize, c: usize) -> i32 {
+    /// One weight; 0 outside.
+    pub(super) fn get(&self, o: usize, ky: usize, kx: usize, c: usize) -> i32 {
         let inside = o < self.cout && c < self.cin;
         if inside { self.weight[((o * self.kernel + ky) * self.kernel + kx) * self.cin + c].into() } else { 0 }
     }

@@ -4,7 +4,7 @@
 //! data section exactly; no two tensors that are alive together share a byte of the arena.
 
 use super::header::{self, Region};
-use super::ops::{Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, Op, TimeEmbedOp};
+use super::ops::{Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, Op, TimeEmbedOp, WeightFormat};
 use super::tensors::{DType, TensorRecord};
 use super::{Header, Model, ParseError};
 
@@ -225,6 +225,8 @@ impl OpChecker<'_> {
             },
             "the algorithm does not suit the kernel",
         )?;
+        let packed_for_it = op.weights == WeightFormat::Int8 || op.algorithm == Algorithm::Direct;
+        self.require(packed_for_it, "weights of 4 bits go with the direct algorithm only")?;
         self.require(op.src_b != Some(op.src_a), "both sources are one tensor")?;
         let cin = u32::from(a.channels) + b.map_or(0, |b| u32::from(b.channels));
         let cout = u32::from(out.channels);

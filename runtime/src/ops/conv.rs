@@ -7,7 +7,7 @@ use super::feed::{FeedSource, RowFeed};
 use super::finish::{Block, Output};
 use super::norm::{Statistics, affine};
 use super::{Context, Source};
-use crate::blob::{Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Region, TensorRecord};
+use crate::blob::{Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Region, TensorRecord, WeightFormat, unpack_nibbles};
 use crate::kernels::{self, Prepared, Taps};
 use crate::math;
 use crate::quant::Quantiser;
@@ -82,9 +82,10 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
     let (cin, cout) = (cin_a + cin_b, usize::from(out.channels));
     let data = op.data_layout(cin as u32, cout as u32, time.map_or(0, |time| time.channels.into()));
     let layout = op.scratch_layout(cin as u32, cout as u32, a.width.into(), out.statistics);
-    let Some([affine_bytes, bias, sums, acc, tiles, rows]) =
-        split(scratch, [layout.affine, layout.bias, layout.sums, layout.acc, layout.tiles, layout.rows])
-    else {
+    let Some([affine_bytes, bias, sums, acc, tiles, rows, unpacked]) = split(
+        scratch,
+        [layout.affine, layout.bias, layout.sums, layout.acc, layout.tiles, layout.rows, layout.unpacked],
+    ) else {
         return;
     };
     let (pairs, bias) = (f32s_mut(affine_bytes), f32s_mut(bias));
@@ -100,6 +101,14 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
         affine(norm, statistics, pixels, (gamma, beta), op.silu, pairs);
     }
     total_bias(&array, &data, f32s(time_bytes), bias);
+    let weight = match op.weights {
+        WeightFormat::Int4 => {
+            unpack_nibbles(array(data.groups), array(data.weight), cout.div_ceil(2), unpacked);
+            &*unpacked
+        }
+        WeightFormat::Int8 if expanded.is_some() => &*expanded_weight,
+        WeightFormat::Int8 => array(data.weight),
+    };
 
     let quantiser = |inv_scale| Quantiser::new(op.silu, inv_scale, op.qmax);
     let sources = [
@@ -126,7 +135,7 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
             bias,
             statistics: Statistics::new(f32s_mut(out_sums), f32s_mut(sums)),
         },
-        weight: if expanded.is_some() { &*expanded_weight } else { array(data.weight) },
+        weight,
         acc: i32s_mut(acc),
         tiles: i16s_mut(tiles),
         height: out.height.into(),
