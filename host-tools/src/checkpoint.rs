@@ -158,7 +158,7 @@ pub fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         }
     }
     list.norm("conv_norm_out", channels);
-    list.conv("conv_out", channels, config.image.channels, 3);
+    list.conv("conv_out", channels, config.output_channels(), 3);
     list.shapes
 }
 

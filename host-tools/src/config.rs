@@ -42,6 +42,14 @@ pub struct UNetConfig {
     pub time_freq_dim: usize,
     /// Width of the time embedding MLP.
     pub time_embed_dim: usize,
+    /// Whether the network also says a variance per pixel, between β̃ and β (arXiv:2102.09672): twice as many output channels.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub learned_variance: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Default for UNetConfig {
@@ -56,6 +64,7 @@ impl Default for UNetConfig {
             norm_eps: 1e-5,
             time_freq_dim: 32,
             time_embed_dim: 64,
+            learned_variance: false,
         }
     }
 }
@@ -175,6 +184,12 @@ impl ModelConfig {
         self.data.class_names.len()
     }
 
+    /// Channels of the network's output.
+    #[must_use]
+    pub fn output_channels(&self) -> usize {
+        self.image.channels * if self.unet.learned_variance { 2 } else { 1 }
+    }
+
     /// Checks every field; the error names the field, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         let Self { name, image, unet, data, train, .. } = self;
@@ -236,6 +251,12 @@ impl ModelConfig {
         );
         ensure!(data.class_names.len() <= 1000, "config: {} classes; 1000 at most", data.class_names.len());
         self.validate_schedule()?;
+        ensure!(
+            !(unet.learned_variance
+                && self.prediction_type == PredictionType::Epsilon
+                && self.schedule.alphas_cumprod().contains(&0.0)),
+            "config: unet.learned_variance with prediction_type epsilon needs a schedule whose alphas_cumprod stays above 0"
+        );
         train.validate()?;
         match &self.tune {
             None => Ok(()),

@@ -12,11 +12,13 @@ use std::ops::Range;
 use anyhow::{Result, anyhow, ensure};
 use half::f16;
 use picodream::blob::{DType, TensorRecord};
+use picodream::sampler::predictions;
 use picodream::{Config, Model, Pipeline, Progress, UNet};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::float::{FloatPipeline, Graph, Op};
+use crate::picture::{LIMIT_DB, psnr_db};
 
 /// What to compare.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +48,7 @@ pub struct StepDiff {
     pub timestep: u16,
     /// Of the denoised estimate.
     pub x0_sqnr_db: f64,
-    /// Of the network's output.
+    /// Of the network's output, variances included where it gives them.
     pub output_sqnr_db: f64,
 }
 
@@ -89,9 +91,6 @@ struct Power {
     signal: f64,
     error: f64,
 }
-
-/// What a ratio without error is shown as, so that reports stay finite.
-const LIMIT_DB: f64 = 200.0;
 
 impl Power {
     fn add(&mut self, reference: f32, got: f32) {
@@ -206,9 +205,9 @@ fn int8_image(model: &Model<'_>, config: &Config) -> Result<Vec<f32>> {
 /// PSNR of pixels, peak 255.
 fn psnr(float: &FloatPipeline, reference: &[f32], got: &[f32]) -> f64 {
     let (scale, offset) = float.pixel_mapping();
-    let pixel = |x: f32| f64::from(x * scale + offset).clamp(0.0, 255.0);
-    let error: f64 = reference.iter().zip(got).map(|(&a, &b)| (pixel(a) - pixel(b)).powi(2)).sum();
-    (10.0 * (255.0 * 255.0 * reference.len() as f64 / error).log10()).min(LIMIT_DB)
+    let pixels =
+        |values: &[f32]| values.iter().map(|x| f64::from(x * scale + offset).clamp(0.0, 255.0)).collect::<Vec<_>>();
+    psnr_db(&pixels(reference), &pixels(got))
 }
 
 /// One pass of the float network: every op's output.
@@ -251,17 +250,19 @@ impl Comparison<'_, '_> {
         // With guidance the unconditional pass comes first; the conditional one is the last of its step.
         let per_step = passes.len() / states.len().max(1);
         let class = config.class.unwrap_or(self.unet.header().num_classes);
+        let channels = float.info().channels;
         for (step, (timestep, alpha, sigma, sample)) in states.iter().enumerate() {
             let pass = &passes[(step + 1) * per_step - 1];
             let output = self.compare_pass(pass, sample, *timestep, class);
             let (_, x0_power, output_power) = &mut self.steps[step];
             let prediction_type = self.unet.header().prediction_type;
-            for (i, &x) in sample.iter().enumerate() {
-                let reference = pass.outputs[op_count - 1][i];
-                output_power.add(reference, output[i]);
+            let reference = &pass.outputs[op_count - 1];
+            output_power.add_all(reference, &output);
+            let predicted = predictions(reference, channels).zip(predictions(&output, channels));
+            for (&x, (reference, got)) in sample.iter().zip(predicted) {
                 // Not clipped.
                 let x0_of = |output| prediction_type.x0_and_noise(*alpha, *sigma, x, output).0;
-                x0_power.add(x0_of(reference), x0_of(output[i]));
+                x0_power.add(x0_of(reference), x0_of(got));
             }
             self.steps[step].0 = *timestep;
         }

@@ -88,6 +88,8 @@ pub struct BlobReport {
     pub image: ImageReport,
     /// `epsilon`, `sample` or `v_prediction`.
     pub prediction_type: &'static str,
+    /// Whether the network also gives variances.
+    pub learned_variance: bool,
     /// T.
     pub num_train_timesteps: u16,
     /// Class names; empty for an unconditional model.
@@ -130,6 +132,10 @@ pub fn report(model: &Model<'_>) -> Result<BlobReport> {
             PredictionType::Score => "score",
             PredictionType::FlowVelocity => "flow_velocity",
         },
+        learned_variance: model
+            .tensors(&header)
+            .nth(header.model_output.into())
+            .is_some_and(|t| t.channels > header.channels.into()),
         num_train_timesteps: header.num_train_timesteps,
         class_names: model.text(&header, header.class_names).lines().map(String::from).collect(),
         ops: reports,

@@ -94,6 +94,11 @@ fn info(table: &[u8], prediction_type: PredictionType) -> ModelInfo<'_> {
     }
 }
 
+/// The model with an output of two channels, where the sampler wants variances.
+fn giving_variances<'t>(info: &ModelInfo<'t>, sampler: &impl Sampler) -> ModelInfo<'t> {
+    ModelInfo { channels: [1, if sampler.reads_variances() { 2 } else { 1 }], ..*info }
+}
+
 /// Walks to the end, or to where the step `until` begins; `network(alpha, sigma)` tells x0 of x.
 fn run<S: Sampler, P: Spacing, F: Fn([f64; 2]) -> [f64; 2]>(
     info: &ModelInfo<'_>,
@@ -102,23 +107,26 @@ fn run<S: Sampler, P: Spacing, F: Fn([f64; 2]) -> [f64; 2]>(
     until: u16,
     network: impl Fn(f64, f64) -> F,
 ) -> usize {
+    let info = &giving_variances(info, &config.sampler);
     let mut walk = Walk::new(info, Config { clip_sample: false, ..config }).unwrap();
     walk.seek(0);
     let mut calls = 0;
-    let mut output = vec![0.0; sample.len()];
+    // A variance of 0 is half of the way from β̃ to β.
+    let stride = usize::from(info.channels[1]);
+    let mut output = vec![0.0; stride * sample.len()];
     let mut history = vec![0.0; S::HISTORY * sample.len()];
     while !walk.is_finished() && walk.context().step < until {
         let level = walk.level();
         let (alpha, sigma) = pair(&level);
         let scale = f64::from(info.prediction_type.view_scale(&level));
         let x0_of = network(alpha, sigma);
-        for (x, out) in sample.chunks_exact(2).zip(output.chunks_exact_mut(2)) {
+        for (x, out) in sample.chunks_exact(2).zip(output.chunks_exact_mut(2 * stride)) {
             let x = [f64::from(x[0]) / scale, f64::from(x[1]) / scale];
             let x0 = x0_of(x);
             for axis in 0..2 {
                 let noise = (x[axis] - alpha * x0[axis]) / sigma;
                 let (alpha, sigma) = (level.alpha(), level.sigma());
-                out[axis] = info.prediction_type.output_of(alpha, sigma, x0[axis] as f32, noise as f32);
+                out[axis * stride] = info.prediction_type.output_of(alpha, sigma, x0[axis] as f32, noise as f32);
             }
         }
         walk.answer(sample, &mut output, &mut history);
@@ -137,7 +145,7 @@ fn assert_moments<S: Sampler, P: Spacing, F: Fn([f64; 2]) -> [f64; 2]>(
     let table = wide();
     let info = info(&table, prediction_type);
     let mut sample = vec![0.0; 2 * N];
-    Walk::new(&info, config).unwrap().restart(config.seed, &mut sample);
+    Walk::new(&giving_variances(&info, &config.sampler), config).unwrap().restart(config.seed, &mut sample);
     run(&info, config, &mut sample, u16::MAX, network);
     let n = N as f64;
     let mean = target.mean();
@@ -170,6 +178,7 @@ fn reaches<S: Sampler, P: Spacing>(sampler: S, spacing: P, steps: u16) {
 fn ancestral_samplers_reach_the_moments() {
     reaches(Ddpm::default(), Trailing, 300);
     reaches(Ddpm { variance: Variance::FixedLarge }, Trailing, 400);
+    reaches(Ddpm { variance: Variance::LearnedRange }, Trailing, 400);
     reaches(Ddim { eta: 1.0 }, Trailing, 300);
     reaches(EulerAncestral::default(), Exponential::default(), 300);
 }

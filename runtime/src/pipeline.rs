@@ -8,7 +8,7 @@ use crate::decimal::Decimal;
 use crate::edit::Drawing;
 use crate::image::Image;
 use crate::kernels::BLOB_ALIGN;
-use crate::sampler::{Ddim, Sampler, SamplerError, guide};
+use crate::sampler::{Ddim, Sampler, SamplerError, guide, keep_prediction};
 use crate::schedule::Schedule;
 use crate::spacing::{Spacing, Trailing};
 use crate::tensor::{f32s, f32s_mut, split};
@@ -346,9 +346,9 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
     }
 
     fn keep_negative(&mut self) {
-        let [_, output, guidance] = self.unet.endpoints();
-        if let Some([output, guidance]) = split(self.arena, [output, guidance]) {
-            guidance.copy_from_slice(output);
+        let [_, output, negative] = self.unet.endpoints();
+        if let Some([output, negative]) = split(self.arena, [output, negative]) {
+            keep_prediction(f32s(output), f32s_mut(negative), self.walk.context().channels);
         }
     }
 
@@ -359,7 +359,7 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
         if let Some([sample, output, negative]) = split(network, self.unet.endpoints()) {
             let output = f32s_mut(output);
             if guidance != 1.0 {
-                guide(output, f32s(negative), guidance);
+                guide(output, f32s(negative), guidance, self.walk.context().channels);
             }
             self.walk.answer(f32s_mut(sample), output, history);
         }

@@ -50,7 +50,8 @@ impl<'m> UNet<'m> {
         f32s_mut(arena.get_mut(self.tensor(self.header.sample).elements().range()).unwrap_or(&mut []))
     }
 
-    /// The network's output, valid after the last operator.
+    /// The network's output, valid after the last operator: f32 \[height\]\[width\], the prediction of every channel and, where
+    /// the network gives them, as many variances behind it.
     #[must_use]
     pub fn model_output<'a>(&self, arena: &'a [u8]) -> &'a [f32] {
         f32s(arena.get(self.tensor(self.header.model_output).elements().range()).unwrap_or(&[]))

@@ -6,7 +6,7 @@
 use crate::blob::PredictionType;
 use crate::pipeline::{Config, SetupError};
 use crate::rng::NoiseStream;
-use crate::sampler::{Images, Outcome, Sampler, SamplerError, StepContext};
+use crate::sampler::{Images, Outcome, Sampler, SamplerError, StepContext, without_variances};
 use crate::schedule::{Level, Schedule};
 use crate::spacing::{Spacing, Trailing};
 
@@ -148,14 +148,17 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
         Ok(())
     }
 
-    /// Takes the network's (guided) output for `sample`, both of equal length; `history` has [`Sampler::HISTORY`] times
-    /// that length. Does nothing once the image is finished.
+    /// Takes the network's (guided) output for `sample`, of equal length, or of twice that where the network also gives
+    /// variances ([`ModelInfo::channels`]); `history` has [`Sampler::HISTORY`] times the length of `sample`. Does nothing once
+    /// the image is finished.
     pub fn answer(&mut self, sample: &mut [f32], output: &mut [f32], history: &mut [f32]) {
         if self.finished {
             return;
         }
         self.calls += 1;
         self.unshow(sample);
+        let sampler = &self.config.sampler;
+        let output = if sampler.reads_variances() { output } else { without_variances(output, self.context.channels) };
         let images = Images { sample: &mut *sample, output, history };
         match self.config.sampler.update(&self.context, &mut self.state, images) {
             Outcome::Ask => self.context.stage += 1,

@@ -6,7 +6,8 @@ use picodream::blob::{
     place_sections, seal,
 };
 use picodream::rng::NoiseStream;
-use picodream::{Config, Ddim, Model, ParseError, Pipeline, Progress, SetupError};
+use picodream::sampler::Variance;
+use picodream::{Config, Ddim, Ddpm, Model, ParseError, Pipeline, Progress, SetupError};
 
 const T: u16 = 10;
 const CLASSES: u16 = 2;
@@ -14,6 +15,11 @@ const TEXT: &[u8] = b"tiny";
 
 /// The smallest network that has every kind of operator: 4×4 grey, 2 channels, two classes.
 fn tiny_blob() -> Vec<u8> {
+    blob_with(|_| ())
+}
+
+/// The same with other tensors: 0 is the sample, 4 the output, 5 the guidance buffer.
+fn blob_with(change: impl Fn(&mut [TensorRecord])) -> Vec<u8> {
     let shape = |height, width, channels, dtype, statistics| TensorRecord {
         height,
         width,
@@ -32,6 +38,7 @@ fn tiny_blob() -> Vec<u8> {
         image,
         shape(4, 4, 2, DType::I8, true),
     ];
+    change(&mut tensors);
     let mut arena = 0;
     for tensor in &mut tensors {
         tensor.offset = arena;
@@ -173,6 +180,40 @@ fn the_tiny_blob_is_accepted_and_draws() {
     let blob = tiny_blob();
     assert_eq!(draw(&blob, 1), draw(&blob, 1));
     assert_ne!(draw(&blob, 1).unwrap(), draw(&blob, 2).unwrap());
+}
+
+/// An output of twice the image's channels gives variances too; nothing else may have another shape than the image.
+#[test]
+fn variances_stand_behind_the_prediction_and_nowhere_else() {
+    let with = |tensor: usize, channels: u16| blob_with(move |tensors| tensors[tensor].channels = channels);
+    let blob = with(4, 2);
+    assert_ne!(draw(&blob, 1).unwrap(), draw(&blob, 2).unwrap());
+    for (tensor, channels) in [(4, 3), (4, 4), (0, 2), (5, 2)] {
+        let error = Model::parse(&with(tensor, channels)).unwrap_err();
+        let rule = if let ParseError::Tensor { index, rule } = error { (index, rule) } else { (u16::MAX, "") };
+        assert!(
+            usize::from(rule.0) == tensor && rule.1.contains("twice its channels"),
+            "{tensor}, {channels}: {error}"
+        );
+    }
+    let ddpm = |variance| Config { steps: 3, ..Config::with_sampler(7, Ddpm { variance }) };
+    let image = |blob: &[u8], variance| {
+        let model = Model::parse(blob).unwrap();
+        let mut arena = aligned(model.arena_bytes());
+        let mut dream = Pipeline::new(&model, bytes_of(&mut arena), ddpm(variance))?;
+        while dream.step() == Progress::Running {}
+        Ok::<_, SetupError>(dream.sample().to_vec())
+    };
+    // What the network says decides the noise: somewhere between the two fixed variances, elsewhere in every pixel.
+    let [learned, small, large] =
+        [Variance::LearnedRange, Variance::FixedSmall, Variance::FixedLarge].map(|v| image(&blob, v).unwrap());
+    assert!(learned != small && learned != large);
+    // A model without them is refused where they are asked for.
+    let error = image(&tiny_blob(), Variance::LearnedRange).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "output channels is 1, but must be twice the image's for the learned-range variance, which this model does not give"
+    );
 }
 
 #[test]

@@ -76,7 +76,8 @@ fn may_emulate(test: &str) -> bool {
     false
 }
 
-/// A small untrained network unlike the shipped ones: not square, RGB, three levels, attention with heads everywhere.
+/// A small untrained network unlike the shipped ones: not square, RGB, three levels, attention with heads everywhere, and
+/// variances behind its predictions.
 static ODD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let unet = UNetConfig {
         block_out_channels: vec![8, 12, 16],
@@ -86,6 +87,7 @@ static ODD: LazyLock<Vec<u8>> = LazyLock::new(|| {
         norm_num_groups: 4,
         time_freq_dim: 8,
         time_embed_dim: 24,
+        learned_variance: true,
         ..UNetConfig::default()
     };
     let image = ImageConfig { width: 12, height: 8, channels: 3 };

@@ -38,12 +38,13 @@ fn float_engine_agrees_with_the_trainer() {
     };
     let grey = ImageConfig { width: 16, height: 16, channels: 1 };
     let colour = ImageConfig { width: 16, height: 8, channels: 3 };
-    for (image, unet) in [(grey, UNetConfig::default()), (colour, wide)] {
+    let learned = UNetConfig { learned_variance: true, ..wide.clone() };
+    for (image, unet) in [(grey, UNetConfig::default()), (colour, wide), (colour, learned)] {
         let checkpoint = random::checkpoint(random::config(image, unet, 10), 4);
         let net = FloatUNet::new(&checkpoint).unwrap();
         let mut x = vec![0.0; image.width * image.height * image.channels];
         NoiseStream::new(1, 0).fill_gaussian(&mut x);
-        let mut y = vec![0.0; x.len()];
+        let mut y = vec![0.0; image.width * image.height * checkpoint.config.output_channels()];
         for (t, class) in [(999.0, Some(3)), (500.25, Some(9)), (0.0, None)] {
             net.forward(&x, t, class, &mut y, &mut |_, _| {});
             let want = candle_forward(&checkpoint, &x, t, class.unwrap_or(10) as u32);

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use clap::Args;
 use clap::builder::PossibleValuesParser;
-use picodream::sampler::AnySampler;
+use clap::{Args, ValueEnum};
+use picodream::sampler::{AnySampler, Variance};
 use picodream::spacing::AnySpacing;
 
 use crate::config::ImageConfig;
@@ -26,6 +26,9 @@ pub struct SamplingArgs {
     /// Share of fresh noise, 0 to 1, of ddim [default: 0], euler-ancestral [1], dpmpp-2m [0] and dpmpp-2m-sde [1].
     #[arg(long, allow_negative_numbers = true)]
     eta: Option<f32>,
+    /// Variance of the noise that ddpm adds; learned-range needs a model that was trained for it [default: fixed-small].
+    #[arg(long, value_enum, value_name = "NAME")]
+    variance: Option<VarianceName>,
     /// Error that the adaptive sampler allows in a step; --steps is then its most network calls [default: 0.02].
     #[arg(long, allow_negative_numbers = true)]
     tolerance: Option<f32>,
@@ -65,6 +68,27 @@ pub struct SamplingArgs {
     weight: f32,
 }
 
+/// Variances by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum VarianceName {
+    /// β̃, the least that the data can have.
+    FixedSmall,
+    /// β, the most.
+    FixedLarge,
+    /// Between the two, as the network says for each pixel.
+    LearnedRange,
+}
+
+impl From<VarianceName> for Variance {
+    fn from(name: VarianceName) -> Self {
+        match name {
+            VarianceName::FixedSmall => Self::FixedSmall,
+            VarianceName::FixedLarge => Self::FixedLarge,
+            VarianceName::LearnedRange => Self::LearnedRange,
+        }
+    }
+}
+
 /// The names that `--sampler` takes.
 pub fn sampler_names() -> PossibleValuesParser {
     PossibleValuesParser::new(AnySampler::ALL.map(|(name, _)| name))
@@ -90,10 +114,15 @@ impl SamplingArgs {
             negative_class,
             clip_sample: !self.no_clip,
             sampler: self.sampler()?,
-            spacing: self.spacing.as_deref().and_then(AnySpacing::named),
+            spacing: self.spacing(),
             edit: self.edit(image)?,
             keep_frames: false,
         })
+    }
+
+    /// The levels of noise, where they were chosen.
+    pub fn spacing(&self) -> Option<AnySpacing> {
+        self.spacing.as_deref().and_then(AnySpacing::named)
     }
 
     /// The sampler with the settings that were given for it.
@@ -107,6 +136,12 @@ impl SamplingArgs {
                 AnySampler::DpmSolverPp(solver) => solver.eta = eta,
                 _ => bail!("--eta was given, but {name} has no such share of noise"),
             }
+        }
+        if let Some(variance) = self.variance {
+            let AnySampler::Ddpm(ddpm) = &mut sampler else {
+                bail!("--variance was given, but {name} has no choice of variance; use --sampler ddpm");
+            };
+            ddpm.variance = variance.into();
         }
         if let Some(tolerance) = self.tolerance {
             let AnySampler::Adaptive(adaptive) = &mut sampler else {

@@ -16,7 +16,7 @@ pub struct Places {
     pub records: Vec<TensorRecord>,
     /// Record of each tensor of the graph.
     pub of: Vec<u16>,
-    /// Record that keeps the unconditional output; present when there are classes.
+    /// Record that keeps the unconditional prediction; present when there are classes.
     pub guidance: Option<u16>,
     /// First and last op of each record, as the runtime's loader counts them.
     pub lives: Vec<(usize, usize)>,
@@ -42,7 +42,8 @@ impl Places {
         places.lives[usize::from(places.of[graph.output])].1 = last;
         places.lives[usize::from(places.of[graph.sample])] = (0, last);
         if graph.num_classes > 0 {
-            let guidance = places.push(graph, graph.output);
+            // The prediction alone is kept: an image.
+            let guidance = places.push(graph, graph.sample);
             places.lives[usize::from(guidance)] = (0, last);
             places.guidance = Some(guidance);
         }

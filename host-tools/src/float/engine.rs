@@ -38,11 +38,12 @@ impl FloatUNet {
         &self.graph
     }
 
-    /// One pass of the network: `x` and `out` are NHWC images, `t` a timestep in 0..T (fractions allowed), `class` `None`
+    /// One pass of the network: `x` is an NHWC image, `out` one too, or with twice its channels where the network gives
+    /// variances; `t` a timestep in 0..T (fractions allowed), `class` `None`
     /// the null class (ignored by an unconditional model). `observer` sees every op by name, in order of execution.
     ///
     /// # Panics
-    /// When `x` or `out` has another length than the image, or `class` is not below the number of classes.
+    /// When `x` or `out` has another length than that, or `class` is not below the number of classes.
     pub fn forward(
         &self,
         x: &[f32],

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use picodream::edit::Drawing;
-use picodream::sampler::{Sampler, guide};
+use picodream::sampler::{Sampler, guide, keep_prediction};
 use picodream::schedule::{Level, Schedule};
 use picodream::walk::{ModelInfo, Walk};
 use picodream::{Config, Image, PredictionType, Progress, SetupError, Spacing};
@@ -28,7 +28,7 @@ pub struct StepTrace<'a> {
     pub level: Level,
     /// x_t, before the update.
     pub sample: &'a [f32],
-    /// The network's output (guided, with guidance).
+    /// The network's output (guided, with guidance); variances, where the network gives them, behind each pixel's prediction.
     pub output: &'a [f32],
 }
 
@@ -95,14 +95,15 @@ impl FloatPipeline {
     /// What the runtime's samplers need to know of the model.
     #[must_use]
     pub fn info(&self) -> ModelInfo<'_> {
+        let graph = self.net.graph();
         ModelInfo {
             schedule: self.schedule(),
             prediction_type: self.prediction_type,
-            num_classes: self.net.graph().num_classes as u16,
+            num_classes: graph.num_classes as u16,
             pixel_scale: self.pixel.0,
             pixel_offset: self.pixel.1,
             pixels: self.image.width * self.image.height,
-            channels: [self.image.channels as u16; 2],
+            channels: [self.image.channels as u16, graph.tensors[graph.output].channels as u16],
         }
     }
 
@@ -112,7 +113,9 @@ impl FloatPipeline {
         let len = self.image.width * self.image.height * self.image.channels;
         let mut sample = vec![0.0; len];
         walk.restart(config.seed, &mut sample);
-        let (output, negative, history) = (vec![0.0; len], vec![0.0; len], vec![0.0; S::HISTORY * len]);
+        let graph = self.net.graph();
+        let output = vec![0.0; graph.tensors[graph.output].len()];
+        let (negative, history) = (vec![0.0; len], vec![0.0; S::HISTORY * len]);
         Ok(FloatDrawing { pipeline: self, walk, sample, output, negative, history })
     }
 
@@ -165,11 +168,12 @@ impl<S: Sampler, P: Spacing> FloatDrawing<'_, S, P> {
         let (level, guidance) = (self.walk.level(), self.walk.guidance());
         if guidance != 1.0 {
             let negative = config.negative_class.map(usize::from);
-            net.forward(&self.sample, level.timestep, negative, &mut self.negative, on_op);
+            net.forward(&self.sample, level.timestep, negative, &mut self.output, on_op);
+            keep_prediction(&self.output, &mut self.negative, self.walk.context().channels);
         }
         net.forward(&self.sample, level.timestep, config.class.map(usize::from), &mut self.output, on_op);
         if guidance != 1.0 {
-            guide(&mut self.output, &self.negative, guidance);
+            guide(&mut self.output, &self.negative, guidance, self.walk.context().channels);
         }
         on_step(&StepTrace { level, sample: &self.sample, output: &self.output });
         self.walk.answer(&mut self.sample, &mut self.output, &mut self.history);

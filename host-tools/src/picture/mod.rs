@@ -3,12 +3,14 @@
 mod animation;
 mod codec;
 mod memory_map;
+mod psnr;
 mod sheet;
 mod terminal;
 
 pub use animation::gif_bytes;
 pub use codec::{decode, png_bytes};
 pub use memory_map::{MapTensor, MemoryMap, memory_map_svg};
+pub use psnr::{LIMIT_DB, psnr_db};
 pub use sheet::{Sheet, sheet};
 pub use terminal::{TerminalColour, terminal_colour, terminal_preview};
 

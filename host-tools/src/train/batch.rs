@@ -2,6 +2,8 @@
 
 use picodream::rng::NoiseStream;
 
+use super::estimate::Level;
+use super::variance::Bound;
 use crate::config::{ModelConfig, PredictionType, TimestepDensity};
 use crate::data::Dataset;
 
@@ -52,6 +54,18 @@ impl NoiseLevels {
     #[must_use]
     pub fn range(&self) -> (f64, f64) {
         (self.ln_sigma[0], self.ln_sigma[self.ln_sigma.len() - 1])
+    }
+
+    /// ᾱ of a timestep from 0 to the last; between whole ones linear in ln σ.
+    #[must_use]
+    pub fn alphas_cumprod_at(&self, t: f64) -> f64 {
+        let last = self.alphas_cumprod.len() - 1;
+        let (lower, part) = ((t.floor() as usize).min(last), t.fract());
+        if part == 0.0 || lower == last {
+            return self.alphas_cumprod[lower];
+        }
+        let ln_sigma = self.ln_sigma[lower] + part * (self.ln_sigma[lower + 1] - self.ln_sigma[lower]);
+        1.0 / (1.0 + (2.0 * ln_sigma).exp())
     }
 
     /// (√ᾱ, √(1−ᾱ)) of a whole timestep.
@@ -109,6 +123,8 @@ pub struct Batch {
     pub timesteps: Vec<f32>,
     /// Rows of the class table; empty for a model without classes.
     pub classes: Vec<u32>,
+    /// What the variances are taught by; empty for a model without learned variances.
+    pub bounds: Vec<Bound>,
 }
 
 impl Batch {
@@ -122,6 +138,9 @@ impl Batch {
             let index = order.index((step * train.batch_size + i) as u64);
             let (t, signal, noise) = levels.draw(train.timestep_density, &mut stream);
             batch.timesteps.push(t);
+            if config.unet.learned_variance {
+                batch.bounds.push(Bound::new(levels, config.prediction_type, Level { t, signal, noise }));
+            }
             let dropped = f64::from(stream.next_f32()) < train.label_dropout;
             if config.num_classes() > 0 {
                 let null = config.num_classes() as u32;

@@ -74,6 +74,8 @@ pub fn estimate(
     let timesteps: Vec<f32> = levels.iter().map(|level| level.t).collect();
     let input = Tensor::from_slice(x, shape, &Device::Cpu)?;
     let output = UNet::new(config, weights).forward(&input, &timesteps, classes)?;
+    // Variances, where the network gives them, stand behind.
+    let output = output.narrow(3, 0, image.channels)?;
     let (a, b): (Vec<f32>, Vec<f32>) = levels.iter().map(|level| level.estimate(config.prediction_type)).unzip();
     let kept: Vec<f32> = x.chunks_exact(len).zip(a).flat_map(|(x, a)| x.iter().map(move |x| a * x)).collect();
     let factor = Tensor::from_vec(b, (count, 1, 1, 1), &Device::Cpu)?;

@@ -20,8 +20,11 @@ pub mod shards;
 mod tests;
 #[cfg(test)]
 mod tests_tune;
+#[cfg(test)]
+mod tests_variance;
 pub mod trainer;
 pub mod unet;
+pub mod variance;
 
 pub use trainer::{TrainOptions, TrainReport, train, tune};
 

@@ -78,7 +78,7 @@ pub(super) fn options(folder: &Path) -> TrainOptions {
     }
 }
 
-fn draw(config: &ModelConfig, step: usize) -> Batch {
+pub(super) fn draw(config: &ModelConfig, step: usize) -> Batch {
     let data = halves(30);
     Batch::draw(config, &data, &NoiseLevels::new(config), &mut Order::new(config.train.seed, data.len()), step)
 }

@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::sample::sample_sheet;
 use super::shards;
 use super::unet::{Convolutions, UNet, initial_weights};
+use super::variance;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::data::Dataset;
@@ -154,7 +155,7 @@ fn resume(config: &ModelConfig, layout: &FlatLayout, out: &Path, state_path: &Pa
     State::load(state_path, layout.len())
 }
 
-/// Mean squared error over the batch, and its gradient.
+/// Mean squared error over the batch (with learned variances also [`variance::loss`]), and its gradient.
 pub fn loss_and_gradient(
     config: &ModelConfig,
     layout: &FlatLayout,
@@ -182,7 +183,15 @@ pub fn loss_and_gradient_with(
         let x = Tensor::from_slice(&batch.noised[pixels.clone()], shape, &Device::Cpu)?;
         let target = Tensor::from_slice(&batch.target[pixels], shape, &Device::Cpu)?;
         let classes = if batch.classes.is_empty() { &[] } else { &batch.classes[range.clone()] };
-        let output = UNet::with(config, weights, convolutions).forward(&x, &batch.timesteps[range], classes)?;
-        Ok((output - target)?.sqr()?.mean_all()?)
+        let unet = UNet::with(config, weights, convolutions);
+        let output = unet.forward(&x, &batch.timesteps[range.clone()], classes)?;
+        if !config.unet.learned_variance {
+            return Ok((output - target)?.sqr()?.mean_all()?);
+        }
+        let half = |first: usize| output.narrow(3, first, image.channels);
+        let squares = (half(0)? - target)?.sqr()?;
+        let bounds = &batch.bounds[range];
+        let bound = variance::loss(&half(image.channels)?, &squares, bounds, config.schedule.num_train_timesteps())?;
+        Ok((squares.mean_all()? + bound)?)
     })
 }

@@ -45,7 +45,7 @@ impl<'a> UNet<'a> {
     }
 
     /// x `[B, H, W, C]`, `timesteps` `[B]` in 0..T (fractions allowed), `classes` `[B]` rows of the class table (the last is
-    /// the null class; empty when the model has none) → the prediction [B, H, W, C].
+    /// the null class; empty when the model has none) → the prediction [B, H, W, C], with learned variances [B, H, W, 2·C].
     pub fn forward(&self, x: &Tensor, timesteps: &[f32], classes: &[u32]) -> Result<Tensor> {
         let unet = &self.config.unet;
         let levels = unet.block_out_channels.len();

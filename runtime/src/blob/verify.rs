@@ -79,10 +79,16 @@ fn check_tensors(model: &Model<'_>, header: &Header) -> Result<(), ParseError> {
         if tensor.region().end().is_none_or(|end| end > header.arena_bytes) {
             return refuse("it does not lie inside the arena");
         }
-        let endpoint = index == header.sample || index == header.model_output || index == header.guidance;
-        let image = (header.height, header.width, u16::from(header.channels), DType::F32, false);
-        if endpoint && (tensor.height, tensor.width, tensor.channels, tensor.dtype, tensor.statistics) != image {
-            return refuse("sample, output and guidance must be f32 of the image's shape without statistics");
+        let is_output = index == header.model_output;
+        let endpoint = is_output || index == header.sample || index == header.guidance;
+        let channels = u16::from(header.channels);
+        let image = (header.height, header.width, DType::F32, false);
+        // Variances stand behind the prediction, pixel by pixel.
+        let fits = tensor.channels == channels || (is_output && tensor.channels == 2 * channels);
+        if endpoint && (!fits || (tensor.height, tensor.width, tensor.dtype, tensor.statistics) != image) {
+            return refuse(
+                "sample, output and guidance must be f32 of the image's shape (the output also with twice its channels) without statistics",
+            );
         }
     }
     if header.sample == header.model_output

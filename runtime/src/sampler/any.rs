@@ -107,6 +107,10 @@ impl Sampler for AnySampler {
         }
     }
 
+    fn reads_variances(&self) -> bool {
+        matches!(self, Self::Ddpm(sampler) if sampler.reads_variances())
+    }
+
     fn level<P: Spacing>(&self, context: &StepContext<'_, P>, state: &Position) -> Level {
         match self {
             Self::Ddim(sampler) => sampler.level(context, &()),

@@ -27,6 +27,10 @@ pub struct Ddpm {
 impl Sampler for Ddpm {
     type State = ();
 
+    fn reads_variances(&self) -> bool {
+        self.variance == Variance::LearnedRange
+    }
+
     fn update<P: Spacing>(&self, context: &StepContext<'_, P>, _: &mut (), images: Images<'_>) -> Outcome {
         let (level, next) = (context.now(), context.next());
         let (alpha, sigma) = (level.alpha(), level.sigma());
@@ -38,10 +42,11 @@ impl Sampler for Ddpm {
         let small = next.variance / level.variance * step_beta;
         let variance = if self.variance == Variance::FixedSmall { small } else { step_beta };
         let noise_scale = if next.is_clean() || variance <= 0.0 { 0.0 } else { math::sqrt(variance) };
-        let learned = self.variance == Variance::LearnedRange && noise_scale > 0.0;
+        let learned = self.reads_variances() && noise_scale > 0.0;
         let log_small = if learned { math::ln(small) } else { 0.0 };
         let log_large = if learned { math::ln(step_beta) } else { 0.0 };
-        let [channels, output_channels] = context.channels.map(|channels| usize::from(channels.max(1)));
+        let [channels, given] = context.channels.map(|channels| usize::from(channels.max(1)));
+        let output_channels = if self.reads_variances() { given } else { channels };
         let mut noise = context.noise();
         let pixels = images.sample.chunks_exact_mut(channels).zip(images.output.chunks_exact(output_channels));
         for (pixel, outputs) in pixels {
@@ -62,7 +67,7 @@ impl Sampler for Ddpm {
 
     fn check<P: Spacing>(&self, context: &StepContext<'_, P>) -> Result<(), SamplerError> {
         let [channels, given] = context.channels;
-        let missing = self.variance == Variance::LearnedRange && given != 2 * channels;
+        let missing = self.reads_variances() && given != 2 * channels;
         let allowed = "twice the image's for the learned-range variance, which this model does not give";
         let error = SamplerError { field: "output channels", value: given.into(), allowed };
         if missing { Err(error) } else { Ok(()) }

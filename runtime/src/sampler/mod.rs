@@ -15,6 +15,7 @@ mod flow;
 mod heun;
 mod inversion;
 mod langevin;
+mod output;
 mod pf_ode;
 mod pndm;
 mod reverse_sde;
@@ -31,6 +32,8 @@ pub use flow::{FlowMidpoint, RectifiedFlow};
 pub use heun::Heun;
 pub use inversion::DdimInversion;
 pub use langevin::Langevin;
+pub(crate) use output::without_variances;
+pub use output::{guide, keep_prediction, predictions};
 pub use pf_ode::{Method, ProbabilityFlow};
 pub use pndm::{Plms, Pndm};
 pub use reverse_sde::{EulerMaruyama, PredictorCorrector};
@@ -120,7 +123,7 @@ impl<P: Spacing> StepContext<'_, P> {
     }
 }
 
-/// What an update rule works on; all of equal length but `history`.
+/// What an update rule works on; all of equal length but `history`, and but `output` for [`Sampler::reads_variances`].
 #[derive(Debug)]
 pub struct Images<'a> {
     /// x_t, to be replaced by what the network is shown next (or by the image).
@@ -152,6 +155,12 @@ pub trait Sampler: Copy {
 
     /// Whether a step builds on what earlier steps kept, so that it cannot be taken again on its own.
     fn multistep(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Images::output`] keeps the variances that stand behind the prediction of each pixel; otherwise they are
+    /// taken out before, and the prediction is all that there is.
+    fn reads_variances(&self) -> bool {
         false
     }
 
@@ -190,13 +199,6 @@ impl core::fmt::Display for SamplerError {
 }
 
 impl core::error::Error for SamplerError {}
-
-/// Classifier-free guidance (arXiv:2207.12598): uncond + scale · (cond − uncond), written over `cond`.
-pub fn guide(cond: &mut [f32], uncond: &[f32], scale: f32) {
-    for (c, &u) in cond.iter_mut().zip(uncond) {
-        *c = u + scale * (*c - u);
-    }
-}
 
 /// Refuses a value outside low..=high, and NaN.
 fn in_range(field: &'static str, value: f32, low: f32, high: f32, allowed: &'static str) -> Result<(), SamplerError> {
