@@ -12,6 +12,7 @@ pub mod export;
 pub mod files;
 pub mod float;
 pub mod inspect;
+pub mod inversion;
 pub mod picture;
 pub mod recipe;
 pub mod sampling;

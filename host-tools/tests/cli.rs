@@ -454,6 +454,8 @@ fn pictures_are_edited_by_flags() {
         crc(&["--seed", "3", "--to-seed", "6", "--weight", "1", "--class", "0"]),
         crc(&["--seed", "6", "--class", "0"])
     );
+    assert_eq!(crc(&["--sampler", "ddpm", "--variance", "fixed-small"]), crc(&["--sampler", "ddpm"]));
+    assert_ne!(crc(&["--sampler", "ddpm", "--variance", "fixed-large"]), crc(&["--sampler", "ddpm"]));
     assert_ne!(crc(&["--guidance-per-step", "3,2,1,1"]), crc(&["--guidance", "3"]));
     assert_eq!(crc(&["--guidance-per-step", "3,3,3,3"]), crc(&["--guidance", "3"]));
     assert_eq!(crc(&["--guidance", "3", "--guidance-interval", "0", "5"]), crc(&[]));
@@ -468,6 +470,8 @@ fn pictures_are_edited_by_flags() {
         (&["--init", "picture.png", "--mask", "mask.png", "--repeats", "0"], ["repeats is 0", "1..=100"]),
         (&["--to-seed", "4", "--weight", "-1"], ["weight is -1", "0..=1"]),
         (&["--sampler", "heun", "--eta", "0.5"], ["--eta", "heun"]),
+        (&["--sampler", "heun", "--variance", "fixed-large"], ["--variance", "--sampler ddpm"]),
+        (&["--sampler", "ddpm", "--variance", "learned-range"], ["output channels is 3", "does not give"]),
         (&["--sampler", "ddim", "--tolerance", "0.5"], ["--tolerance", "--sampler adaptive"]),
         (&["--sampler", "adaptive", "--tolerance", "0"], ["tolerance is 0", "0.00001..=1"]),
         (&["--guidance-per-step", "1,2"], ["2 guidance scales for 20 steps", "each step"]),
@@ -476,5 +480,71 @@ fn pictures_are_edited_by_flags() {
         refused(&folder, &sample(extra), 1, &parts);
     }
     refused(&folder, &sample(&["--sampler", "magic"]), 2, &["magic", "dpmpp-2m"]);
+    refused(&folder, &sample(&["--sampler", "ddpm", "--variance", "huge"]), 2, &["huge", "learned-range"]);
     refused(&folder, &sample(&["--mask", "mask.png"]), 2, &["--init"]);
+}
+
+#[test]
+fn learned_variances_are_reached_by_their_flag() {
+    let folder = copy("variances");
+    let unet = UNetConfig { block_out_channels: vec![8, 8], learned_variance: true, ..UNetConfig::default() };
+    let mut config = random::config(ImageConfig { width: 8, height: 8, channels: 3 }, unet, 3);
+    config.name = "learned".into();
+    random::checkpoint(config, 5).save(&folder.join("learned.safetensors")).unwrap();
+    json(&folder, &["export", "learned.safetensors"]);
+    assert_eq!(json(&folder, &["inspect", "learned.pdm"])["learned_variance"], true);
+    let crc = |variance: &str, engine: &str| {
+        let ddpm = ["sample", "learned.pdm", "--sampler", "ddpm", "--steps", "4", "--out", "x.png"];
+        let value = json(&folder, &[&ddpm[..], &["--variance", variance, "--engine", engine]].concat());
+        value["images"][0]["crc32"].as_str().unwrap().to_owned()
+    };
+    for engine in ["int8", "f32"] {
+        assert_ne!(crc("learned-range", engine), crc("fixed-small", engine));
+    }
+}
+
+#[test]
+fn inversion_shows_picture_noise_and_what_comes_back() {
+    let folder = copy("inversion");
+    let grey = |size: usize| picture::png_bytes(size, size, 1, &vec![90; size * size]).unwrap();
+    fs::write(folder.join("picture.png"), grey(8)).unwrap();
+    fs::write(folder.join("large.png"), grey(16)).unwrap();
+    for (engine, more) in [("f32", &["--class", "1"][..]), ("int8", &["--calls", "2", "--spacing", "karras"])] {
+        let inversion = ["sample", "tiny.pdm", "--invert", "picture.png", "--engine", engine, "--steps", "6"];
+        let value = json(&folder, &[&inversion[..], &["--out", "sheet.png"], more].concat());
+        let calls = if engine == "f32" { 36 } else { 18 };
+        assert_eq!((value["network_calls"].as_u64(), value["engine"].as_str()), (Some(calls), Some(engine)));
+        assert!(value["psnr_db"].is_f64() && value["file"] == "sheet.png" && value["picture"] == "picture.png");
+        assert_eq!(value["class_name"], if engine == "f32" { Value::from("class 1") } else { Value::Null });
+        // Three images of 16 × 8 pixels side by side, the first one grey 90.
+        let sheet = picture::decode(&fs::read(folder.join("sheet.png")).unwrap()).unwrap();
+        assert!(sheet.width > 3 * 128 && sheet.height > 128 && sheet.rgb.chunks_exact(3).any(|p| p == [90; 3]));
+    }
+    assert_eq!(json(&folder, &["sample", "tiny.pdm", "--invert", "picture.png", "--out", "x.png"])["steps"], 50);
+    let invert = |extra: &[&'static str]| [&["sample", "tiny.pdm", "--invert", "picture.png"], extra].concat();
+    for (extra, parts) in [
+        (&["--steps", "0"][..], &["steps is 0", "1..=1000"][..]),
+        (&["--calls", "0"], &["calls is 0", "1..=50"]),
+        (&["--class", "all"], &["--class all", "one class"]),
+        (&["--class", "hat"], &["there is no class 'hat'"]),
+        (&["--out", "folder"], &["--out is folder", ".png"]),
+    ] {
+        refused(&folder, &invert(extra), 1, parts);
+    }
+    let sized = ["sample", "tiny.pdm", "--invert", "large.png"];
+    refused(&folder, &sized, 1, &["large.png has 16x16 pixels, but tiny draws 8x8", "--strength 0"]);
+    refused(&folder, &["sample", "tiny.pdm", "--invert", "absent.png"], 1, &["absent.png"]);
+    refused(&folder, &["sample", "tiny.pdm", "--invert", "tiny.json"], 1, &["tiny.json", "PNG or JPEG"]);
+    for extra in [
+        &["--compare", "ddim"][..],
+        &["--init", "picture.png"],
+        &["--to-seed", "3"],
+        &["--sampler", "heun"],
+        &["--guidance", "2"],
+        &["--trajectory", "x.gif"],
+        &["--count", "2"],
+    ] {
+        refused(&folder, &invert(extra), 2, &["--invert", extra[0]]);
+    }
+    refused(&folder, &["sample", "tiny.pdm", "--calls", "3"], 2, &["--invert"]);
 }

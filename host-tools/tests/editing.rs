@@ -3,14 +3,19 @@
 
 use std::path::Path;
 
-use picodream::edit::{Drawing, EditError, Inpainting, between_seeds, image_to_image, invert};
-use picodream::sampler::{Adaptive, DdimInversion, DpmSolverPp, Heun, Langevin, PredictorCorrector, UniPc};
-use picodream::spacing::Timesteps;
+use std::cell::Cell;
+
+use picodream::edit::{Drawing, EditError, Inpainting, between_seeds, image_to_image};
+use picodream::sampler::{Adaptive, DpmSolverPp, Heun, Langevin, PredictorCorrector, UniPc};
+use picodream::spacing::{AnySpacing, Timesteps, Trailing};
 use picodream::{Config, Ddim, Ddpm, Model, Pipeline, Progress, Sampler, Spacing};
 use picodream_tools::checkpoint::Checkpoint;
 use picodream_tools::config::ImageConfig;
 use picodream_tools::data;
 use picodream_tools::float::FloatPipeline;
+use picodream_tools::inversion::{Inversion, there_and_back};
+use picodream_tools::picture::psnr_db;
+use picodream_tools::sampling::Network;
 
 const GREY: ImageConfig = ImageConfig { width: 16, height: 16, channels: 1 };
 const COLOUR: ImageConfig = ImageConfig { channels: 3, ..GREY };
@@ -112,33 +117,38 @@ fn a_step_is_its_operators() {
     assert_eq!(draw(false), draw(true));
 }
 
-fn psnr_db(a: &[u8], b: &[u8]) -> f64 {
-    let square: f64 = a.iter().zip(b).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum();
-    10.0 * (255.0f64.powi(2) * a.len() as f64 / square.max(1e-9)).log10()
-}
-
-/// Picture to noise and back, by 50 steps each way.
-fn there_and_back(pipeline: &FloatPipeline, picture: &[u8], class: Option<u16>, calls: u16) -> f64 {
-    let up = Config { steps: 50, class, clip_sample: false, ..Config::with_sampler(0, DdimInversion { calls }) };
-    let mut noising = pipeline.begin(&up).unwrap();
-    invert(&mut noising, picture).unwrap();
-    while noising.step() == Progress::Running {}
-    let down = Config { steps: 50, class, clip_sample: false, ..Config::new(0) };
-    let mut drawing = pipeline.begin(&down).unwrap();
-    drawing.begin_at(0, |_, sample| sample.copy_from_slice(&noising.sample));
-    while drawing.step() == Progress::Running {}
-    psnr_db(picture, &pipeline.image(&drawing.sample).bytes().collect::<Vec<_>>())
-}
+const INVERSION: Inversion = Inversion { steps: 50, calls: 5, class: None, spacing: AnySpacing::Trailing(Trailing) };
 
 #[test]
 fn inversion_returns_the_picture() {
     for (name, source, image) in [("fashion-16", "fashion-mini", GREY), ("faces-16", "faces", COLOUR)] {
-        let pipeline = float(name);
+        let network = Network::F32(float(name));
         for (i, picture) in pictures(source, image, 2).iter().enumerate() {
-            let psnr = there_and_back(&pipeline, picture, None, DdimInversion::default().calls);
-            assert!(psnr >= 30.0, "{name} {i}: {psnr}");
+            let steps = Cell::new(0);
+            let back = there_and_back(&network, picture, &INVERSION, || steps.set(steps.get() + 1)).unwrap();
+            assert!(back.psnr_db >= 30.0, "{name} {i}: {}", back.psnr_db);
+            assert_eq!((steps.get(), back.network_calls), (100, 300));
+            // What the picture was made of looks like noise: mean 0, variance 1, as far as so few numbers tell.
+            let n = back.noise.len() as f64;
+            let mean = back.noise.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+            let variance = back.noise.iter().map(|&x| f64::from(x * x)).sum::<f64>() / n;
+            assert!(mean.abs() < 0.5 && (0.5..2.0).contains(&variance), "{name} {i}: {mean}, {variance}");
         }
     }
+}
+
+#[test]
+fn int8_inverts_through_its_own_network() {
+    let blob = model_file("fashion-16.pdm");
+    let network = Network::Int8(Model::parse(&blob).unwrap());
+    let picture = &pictures("fashion-mini", GREY, 1)[0];
+    let back = there_and_back(&network, picture, &Inversion { class: Some(3), ..INVERSION }, || ()).unwrap();
+    // Rounding is a step function, which repetition cannot undo.
+    assert!(back.psnr_db >= 25.0, "{}", back.psnr_db);
+    let refused = |inversion| there_and_back(&network, picture, &inversion, || ()).unwrap_err().to_string();
+    assert_eq!(refused(Inversion { steps: 0, ..INVERSION }), "steps is 0, but must be in 1..=1000");
+    assert_eq!(refused(Inversion { calls: 51, ..INVERSION }), "calls is 51, but must be in 1..=50");
+    assert!(refused(Inversion { class: Some(10), ..INVERSION }).contains("classes 0..=9"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod emulate;
 mod eval;
 mod export;
 mod inspect;
+mod invert;
 mod output;
 mod sample;
 mod sampling_args;

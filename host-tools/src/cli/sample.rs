@@ -5,15 +5,19 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use picodream::sampler::DdimInversion;
+use picodream::spacing::{AnySpacing, Trailing};
 use serde::Serialize;
 
 use super::compare::{CompareArgs, compare};
+use super::invert::{Invert, InvertArgs};
 use super::output::Output;
 use super::sampling_args::SamplingArgs;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
 use crate::files;
 use crate::float::FloatPipeline;
+use crate::inversion::Inversion;
 use crate::picture::{Picture, Sheet, gif_bytes, png_bytes, sheet};
 use crate::sampling::{DrawnImage, Network, Request, Settings, available_threads, default_class, draw};
 
@@ -33,15 +37,16 @@ Examples:
   picodream sample fashion-16 --sampler dpmpp-2m --spacing karras --steps 10
   picodream sample faces-16 --init me.png --strength 0.5        a picture, half drawn anew
   picodream sample faces-16 --init me.png --mask hat.png --repeats 10
+  picodream sample faces-16 --invert me.png --engine f32        to its noise and back
   picodream sample fashion-16 --compare ddim,heun,unipc --compare-steps 4,8,16 --frechet 500
 
 Classes go by number or name. Without --class the seed counts through them: class = seed mod number of classes.")]
 pub struct SampleArgs {
     /// Path of a blob or checkpoint, or the name of a shipped model.
     model: String,
-    /// Denoising steps, 1 to the model's number of timesteps.
-    #[arg(long, default_value_t = 20)]
-    steps: u16,
+    /// Denoising steps, 1 to the model's number of timesteps [default: 20; 50 with --invert].
+    #[arg(long)]
+    steps: Option<u16>,
     /// Seed of the first image.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -58,6 +63,8 @@ pub struct SampleArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     compare: CompareArgs,
+    #[command(flatten)]
+    invert: InvertArgs,
     /// A .png file (the image, or a sheet of several), or a folder for single PNGs [default: NAME.png].
     #[arg(long, value_name = "FILE.png|FOLDER")]
     out: Option<PathBuf>,
@@ -124,9 +131,12 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
     }
     let files = ModelFiles::find(&args.model)?;
     let (network, names, label) = network(args.engine, &files)?;
+    if args.invert.is_asked() {
+        return invert(args, &network, &names, &label, &out, output);
+    }
     let requests = requests(args, &names)?;
     let image = network.image()?;
-    let settings = args.sampling.settings(args.steps, image, &names)?;
+    let settings = args.sampling.settings(args.steps(), image, &names)?;
     let settings = Settings { keep_frames: trajectory.is_some(), ..settings };
     if args.compare.is_asked() {
         let Some(&request) = requests.first() else { bail!("nothing is to be drawn") };
@@ -152,7 +162,7 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
     output.object(&SampleJson {
         model: args.model.clone(),
         engine: args.engine.name(),
-        steps: args.steps,
+        steps: args.steps(),
         sampler: args.sampling.sampler.clone(),
         guidance: args.sampling.guidance,
         network_calls: first.network_calls,
@@ -161,6 +171,28 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
         images,
         trajectory: args.trajectory.clone(),
     })
+}
+
+impl SampleArgs {
+    fn steps(&self) -> u16 {
+        self.steps.unwrap_or(if self.invert.is_asked() { 50 } else { 20 })
+    }
+}
+
+/// Picture → noise → picture.
+fn invert(
+    args: &SampleArgs,
+    network: &Network<'_>,
+    names: &[String],
+    label: &str,
+    out: &Path,
+    output: &Output,
+) -> Result<()> {
+    let (steps, spacing) = (args.steps(), args.sampling.spacing().unwrap_or(AnySpacing::Trailing(Trailing)));
+    let inversion = Inversion { steps, spacing, calls: DdimInversion::default().calls, class: None };
+    let (class, scale) = (args.class.as_deref(), args.scale.map(usize::from));
+    let invert = Invert { network, names, label, engine: args.engine.name(), class, inversion, out, scale };
+    args.invert.run(&invert, output)
 }
 
 /// The network with its class names and a name for files.
@@ -275,7 +307,7 @@ fn layout(args: &SampleArgs, label: &str, names: &[String], drawn: &[DrawnImage]
     let sampler = args.sampling.title();
     let scale_of = args.sampling.guidance;
     let guidance = if scale_of == 1.0 { String::new() } else { format!(", guidance {scale_of}") };
-    let title = format!("{label}, {}, {sampler}-{}{guidance}", args.engine.name(), args.steps);
+    let title = format!("{label}, {}, {sampler}-{}{guidance}", args.engine.name(), args.steps());
     Sheet { title, images, columns, row_labels, column_labels, captions: Vec::new(), scale }
 }
 

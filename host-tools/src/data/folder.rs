@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Dataset, Split, fit::Fit};
 use crate::config::ImageConfig;
-use crate::{files, picture};
+use crate::files;
+use crate::picture::{self, Picture};
 
 /// A picture, its name for the split (path below the folder, `/` between the parts) and its class.
 struct Entry {
@@ -86,11 +87,15 @@ fn is_picture(path: &Path) -> bool {
     ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
+/// Reads one PNG or JPEG.
+pub fn read_picture(path: &Path) -> Result<Picture> {
+    let bytes = files::read(path)?;
+    picture::decode(&bytes).with_context(|| format!("{} is not a readable PNG or JPEG picture", path.display()))
+}
+
 /// Decodes one picture and appends it fitted to `image`.
 pub fn append(path: &Path, image: ImageConfig, out: &mut Vec<u8>) -> Result<()> {
-    let bytes = files::read(path)?;
-    let picture =
-        picture::decode(&bytes).with_context(|| format!("{} is not a readable PNG or JPEG picture", path.display()))?;
+    let picture = read_picture(path)?;
     let shape = ImageConfig { width: picture.width, height: picture.height, channels: 3 };
     Fit::new(shape, image).append(&picture.rgb, out);
     Ok(())
