@@ -50,7 +50,7 @@ pub enum AnySampler {
 
 impl AnySampler {
     /// Every sampler by its name, with its usual settings. Numbers on the wire count through this list: it only grows.
-    pub const ALL: [(&'static str, Self); 20] = [
+    pub const ALL: [(&'static str, Self); 21] = [
         ("ddim", Self::Ddim(Ddim { eta: 0.0 })),
         ("ddpm", Self::Ddpm(Ddpm { variance: Variance::FixedSmall })),
         ("euler", Self::Euler(Euler)),
@@ -71,6 +71,7 @@ impl AnySampler {
         ("consistency", Self::Consistency(Consistency { boundary: Boundary::Plain })),
         ("lcm", Self::Consistency(Consistency { boundary: Boundary::Lcm { timestep_scaling: 10.0 } })),
         ("adaptive", Self::Adaptive(Adaptive { tolerance: 0.02 })),
+        ("consistency-openai", Self::Consistency(Consistency { boundary: Boundary::OpenAi { sigma_min: 0.004 } })),
     ];
 
     /// The sampler of a name, with its usual settings.

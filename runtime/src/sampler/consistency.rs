@@ -3,7 +3,7 @@
 //! x' = α'·f(x_t) + σ'·z at every step but the last, which ends at f(x_t). How f is made of the network's output near the
 //! clean end is the [`Boundary`]; the levels are the spacing's ([`crate::spacing::FewStep`] or an explicit table).
 
-use super::{Images, Outcome, Sampler, SamplerError, StepContext, in_range, sqrt_or_0};
+use super::{Images, Outcome, Sampler, SamplerError, StepContext, in_range, needs_signal, sqrt_or_0};
 use crate::math;
 use crate::schedule::Level;
 use crate::spacing::Spacing;
@@ -81,10 +81,14 @@ impl Sampler for Consistency {
         Outcome::Stepped
     }
 
-    fn check<P: Spacing>(&self, _: &StepContext<'_, P>) -> Result<(), SamplerError> {
+    fn check<P: Spacing>(&self, context: &StepContext<'_, P>) -> Result<(), SamplerError> {
         match self.boundary {
             Boundary::Plain => Ok(()),
-            Boundary::OpenAi { sigma_min } => in_range("sigma_min", sigma_min, 1e-6, 1.0, "in 0.000001..=1"),
+            Boundary::OpenAi { sigma_min } => {
+                in_range("sigma_min", sigma_min, 1e-6, 1.0, "in 0.000001..=1")?;
+                // Infinite noise has no place on its curve.
+                needs_signal(context)
+            }
             Boundary::Lcm { timestep_scaling } => {
                 in_range("timestep_scaling", timestep_scaling, 1e-3, 1e3, "in 0.001..=1000")
             }
@@ -106,6 +110,25 @@ mod tests {
     fn cosine() -> Vec<u8> {
         let angle = |t: u16| f64::from(t + 1) / 1001.0 * core::f64::consts::FRAC_PI_2;
         (0..1000).flat_map(|t| (angle(t).cos().powi(2) as f32).to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn openais_boundary_needs_a_finite_noise_to_begin_with() {
+        let refused = |last: f32| {
+            let bytes: Vec<u8> = [0.9f32, 0.5, last].into_iter().flat_map(f32::to_le_bytes).collect();
+            let sampler = Consistency { boundary: Boundary::OpenAi { sigma_min: 0.004 } };
+            let info = ModelInfo {
+                schedule: Schedule::new(&bytes),
+                prediction_type: PredictionType::VPrediction,
+                num_classes: 0,
+                pixel_scale: 127.5,
+                pixel_offset: 127.5,
+                pixels: 1,
+                channels: [1, 1],
+            };
+            Walk::new(&info, Config { steps: 2, ..Config::with_sampler(0, sampler) }).is_err()
+        };
+        assert!(refused(0.0) && !refused(1e-9));
     }
 
     #[test]
