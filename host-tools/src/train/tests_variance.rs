@@ -110,11 +110,11 @@ fn a_trained_model_has_good_variances_and_draws_with_both_engines() {
         let drawn = float.run(&config).unwrap();
         let bytes: Vec<u8> = float.image(&drawn).bytes().collect();
         let psnr = crate::picture::psnr_db(&bytes, &dream.image().bytes().collect::<Vec<_>>());
-        println!("PSNR {psnr}");
         // Left bright or right bright, as the class says, and nearly the same pixels.
         let half = |left: bool| -> u32 { (0..32).filter(|i| (i % 8 < 4) == left).map(|i| u32::from(bytes[i])).sum() };
         assert!(half(class == 0) > half(class == 1) + 1000, "class {class}: {bytes:?}");
-        assert!(psnr > 25.0, "class {class}: {psnr} dB");
+        // As the shipped models are held to (tests/tests/parity.rs).
+        assert!(psnr > 40.0, "class {class}: {psnr} dB");
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
