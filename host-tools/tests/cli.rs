@@ -429,6 +429,10 @@ fn compare_draws_a_sheet_of_samplers_by_steps() {
     assert!(picture::decode(&fs::read(folder.join("sheet.png")).unwrap()).unwrap().height > 3 * 136);
     refused(&folder, &["sample", "tiny.pdm", "--compare", "ddim,magic"], 1, &["magic", "ddim, ddpm, euler"]);
     refused(&folder, &["sample", "tiny.pdm", "--compare", "ddim", "--frechet", "1"], 1, &["--frechet is 1"]);
+    for extra in [["--trajectory", "x.gif"], ["--sampler", "heun"], ["--eta", "1"], ["--steps", "3"], ["--count", "2"]]
+    {
+        refused(&folder, &["sample", "tiny.pdm", "--compare", "ddim", extra[0], extra[1]], 2, &["--compare", extra[0]]);
+    }
 }
 
 #[test]
@@ -481,7 +485,19 @@ fn pictures_are_edited_by_flags() {
     }
     refused(&folder, &sample(&["--sampler", "magic"]), 2, &["magic", "dpmpp-2m"]);
     refused(&folder, &sample(&["--sampler", "ddpm", "--variance", "huge"]), 2, &["huge", "learned-range"]);
-    refused(&folder, &sample(&["--mask", "mask.png"]), 2, &["--init"]);
+    // What would be ignored without another flag.
+    for (extra, needed) in [
+        (["--mask", "mask.png"], "--init"),
+        (["--strength", "0.5"], "--init"),
+        (["--repeats", "2"], "--mask"),
+        (["--weight", "0.5"], "--to-seed"),
+        (["--compare-steps", "4"], "--compare"),
+        (["--frechet", "500"], "--compare"),
+    ] {
+        refused(&folder, &sample(&extra), 2, &[needed]);
+    }
+    let both = ["--init", "picture.png", "--mask", "mask.png", "--strength", "0.5"];
+    refused(&folder, &sample(&both), 2, &["--strength", "--mask"]);
 }
 
 #[test]

@@ -143,8 +143,7 @@ fn int8_inverts_through_its_own_network() {
     let network = Network::Int8(Model::parse(&blob).unwrap());
     let picture = &pictures("fashion-mini", GREY, 1)[0];
     let back = there_and_back(&network, picture, &Inversion { class: Some(3), ..INVERSION }, || ()).unwrap();
-    // Rounding is a step function, which repetition cannot undo.
-    assert!(back.psnr_db >= 25.0, "{}", back.psnr_db);
+    assert!(back.psnr_db >= 30.0, "{}", back.psnr_db);
     let refused = |inversion| there_and_back(&network, picture, &inversion, || ()).unwrap_err().to_string();
     assert_eq!(refused(Inversion { steps: 0, ..INVERSION }), "steps is 0, but must be in 1..=1000");
     assert_eq!(refused(Inversion { calls: 51, ..INVERSION }), "calls is 51, but must be in 1..=50");

@@ -21,13 +21,15 @@ use crate::sampling::{DrawnImage, Network, Request, Settings, default_class, dra
 pub struct CompareArgs {
     /// Draw the first seed with each of these samplers and each of --compare-steps, on one sheet with the network calls of
     /// each image; `all` are all samplers.
-    #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', conflicts_with_all = [
+        "sampler", "variance", "eta", "tolerance", "steps", "count", "guidance_per_step", "trajectory", "scale",
+    ])]
     compare: Vec<String>,
     /// Numbers of steps of --compare.
-    #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_values_t = [4, 8, 16, 32])]
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', default_values_t = [4, 8, 16, 32], requires = "compare")]
     compare_steps: Vec<u16>,
     /// With --compare: also the Fréchet distance of so many images of each sampler and number of steps.
-    #[arg(long, value_name = "IMAGES", default_value_t = 0)]
+    #[arg(long, value_name = "IMAGES", default_value_t = 0, requires = "compare")]
     frechet: u32,
 }
 

@@ -59,8 +59,10 @@ fn header(report: &BlobReport, output: &Output) -> Result<()> {
     let image = report.image;
     output.line(format_args!("image           {}x{}x{}", image.width, image.height, image.channels))?;
     output.line(format_args!(
-        "prediction      {} over {} timesteps",
-        report.prediction_type, report.num_train_timesteps
+        "prediction      {}{} over {} timesteps",
+        report.prediction_type,
+        if report.learned_variance { " and variances" } else { "" },
+        report.num_train_timesteps
     ))?;
     let classes = report.class_names.join(", ");
     output.line(format_args!("classes         {}", if classes.is_empty() { "none".into() } else { classes }))?;

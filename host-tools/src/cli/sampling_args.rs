@@ -52,19 +52,19 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "PICTURE")]
     init: Option<PathBuf>,
     /// How much of --init is drawn anew, 0 to 1; without a mask.
-    #[arg(long, default_value_t = 0.6, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.6, allow_negative_numbers = true, requires = "init", conflicts_with = "mask")]
     strength: f32,
     /// Draw only where this picture is white, and keep --init exactly where it is black.
     #[arg(long, value_name = "PICTURE", requires = "init")]
     mask: Option<PathBuf>,
     /// With --mask: take every step so many times (RePaint; 10 knits the halves together).
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, requires = "mask")]
     repeats: u16,
     /// Start between the image's own noise and that of this seed.
     #[arg(long, value_name = "SEED", conflicts_with = "init")]
     to_seed: Option<u64>,
     /// With --to-seed: 0 is the image's own noise, 1 the other's.
-    #[arg(long, default_value_t = 0.5, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.5, allow_negative_numbers = true, requires = "to_seed")]
     weight: f32,
 }
 
