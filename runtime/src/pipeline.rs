@@ -345,6 +345,8 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
         self.arena
     }
 
+    /// Not inlined: between two passes, so its stack is none of the operators'.
+    #[inline(never)]
     fn keep_negative(&mut self) {
         let [_, output, negative] = self.unet.endpoints();
         if let Some([output, negative]) = split(self.arena, [output, negative]) {
@@ -352,6 +354,8 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
         }
     }
 
+    /// Not inlined, as above.
+    #[inline(never)]
     fn finish_call(&mut self) {
         let (guidance, model) = (self.walk.guidance(), self.unet.model());
         let (network, images) = self.arena.split_at_mut(model.arena_bytes());
