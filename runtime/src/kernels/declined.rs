@@ -1,6 +1,6 @@
 //! What only computers have loops for: on a microcontroller every one is declined, and the smaller loops do the work.
 #![cfg_attr(
-    all(picodream_backend = "dsp", target_abi = "eabihf"),
+    any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")),
     allow(dead_code, reason = "two of them have a loop there")
 )]
 

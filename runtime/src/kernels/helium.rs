@@ -4,14 +4,20 @@
 #![allow(unsafe_code, reason = "calls of assembler, whose reads and writes are bounded by the checks before them")]
 
 use core::arch::global_asm;
+use core::mem::MaybeUninit;
+use core::ptr::null;
 
 use super::{Geometry, Taps, portable};
 use crate::blob::BLOCK_PIXELS;
 
 #[path = "helium/ends.rs"]
 mod ends;
+#[path = "helium/mix.rs"]
+mod mix;
 
 pub use ends::{feed, finish};
+
+pub(crate) use {ends::feed_row, mix::mix};
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "cortex-m-helium";
@@ -47,11 +53,42 @@ struct Job {
     end: *mut i32,
 }
 
+/// What the loops of a 3×3 kernel are told; the assembler knows the order, and changes it.
+#[repr(C)]
+struct Square {
+    /// First inputs of the rows that are there, and how many.
+    rows: [*const i16; 3],
+    row_count: usize,
+    /// Room for an address for each row and each four pairs of channels.
+    list: *mut usize,
+    /// Bytes from where four pairs of channels end to where the next begin.
+    quad_step: usize,
+    /// Bytes from a row's first place to where its last pairs end.
+    row_end: usize,
+    /// Pairs of channels by four.
+    quads: usize,
+    /// Rows times quads, and one.
+    entries: usize,
+    /// Bytes from one pair of channels to the next, in a row.
+    pair_step: usize,
+    /// Bytes from the even columns to the odd ones.
+    odd_columns: usize,
+    /// One step before the first weights.
+    weight: *const u8,
+    acc: *mut i32,
+    /// Bytes of weights of rows that are not there.
+    skip: usize,
+    /// End of `acc`.
+    end: *mut i32,
+    /// How often the loop is run again, for the next pixels.
+    again: usize,
+}
+
 unsafe extern "C" {
-    fn picodream_helium_direct_s1p4(job: &Job);
-    fn picodream_helium_direct_s1p3(job: &Job);
-    fn picodream_helium_direct_s2p4(job: &Job);
-    fn picodream_helium_direct_s2p3(job: &Job);
+    fn picodream_helium_direct_s1p4(job: &mut Square);
+    fn picodream_helium_direct_s1p3(job: &mut Square);
+    fn picodream_helium_direct_s2p4(job: &mut Square);
+    fn picodream_helium_direct_s2p3(job: &mut Square);
     fn picodream_helium_point(job: &Job);
     fn picodream_helium_phase(job: &Job);
     fn picodream_helium_winograd_input(
@@ -145,47 +182,53 @@ fn point(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32
 /// A 3×3 kernel, or `None` for other loops to do it.
 fn square(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) -> Option<()> {
     let g = &taps.geometry;
-    let ky_bytes = 12 * g.pairs;
+    let (quads, ky_bytes) = (g.pairs / 4, 12 * g.pairs);
     let pairs = out_pairs(weight, 3 * ky_bytes, acc);
-    let first = taps.rows.iter().position(Option::is_some)?;
-    let rows = taps.rows[first..].iter().map_while(|row| *row).count();
-    let quads = rows * (g.pairs / 4);
-    let all = taps.rows.iter().flatten().count() == rows && (x + BLOCK_PIXELS) * g.stride + 2 <= g.columns;
-    if !all || !g.pairs.is_multiple_of(4) || quads == 0 || quads > MAX_ADDRESSES || pairs == 0 {
+    let (mut rows, mut row_count, mut first) = ([null(); 3], 0, 0);
+    for (k, row) in taps.rows.iter().enumerate() {
+        let Some(row) = row else { continue };
+        first = if row_count == 0 { k } else { first };
+        if row.len() < g.len() || !row.as_ptr().cast::<u32>().is_aligned() || k != first + row_count {
+            return None;
+        }
+        rows[row_count] = row[g.window(x, 0, 0)..].as_ptr();
+        row_count += 1;
+    }
+    let entries = row_count * quads;
+    let inside = (x + BLOCK_PIXELS) * g.stride + 2 <= g.columns && weight.as_ptr().cast::<u32>().is_aligned();
+    if !inside || !g.pairs.is_multiple_of(4) || !(1..=MAX_ADDRESSES).contains(&entries) || pairs == 0 {
         return None;
     }
-    if taps.rows.iter().flatten().any(|row| row.len() < g.len() || !aligned(row, weight)) {
-        return None;
-    }
+    let mut list = [const { MaybeUninit::<usize>::uninit() }; MAX_ADDRESSES];
+    let odd_columns = if g.stride == 2 { 2 * g.columns } else { 0 };
+    let mut job = Square {
+        rows,
+        row_count,
+        list: list.as_mut_ptr().cast(),
+        quad_step: (16 * g.columns).wrapping_sub(odd_columns),
+        row_end: 16 * g.columns * (quads - 1) + odd_columns,
+        quads,
+        entries: entries + 1,
+        pair_step: 4 * g.columns,
+        odd_columns,
+        weight: weight[first * ky_bytes..].as_ptr().wrapping_sub(48),
+        acc: acc.as_mut_ptr(),
+        skip: (3 - row_count) * ky_bytes,
+        end: acc.as_mut_ptr().wrapping_add(2 * BLOCK_PIXELS * pairs),
+        again: 0,
+    };
     // Six pixels are two times three.
     let at_once = if matches!(pixels, 5 | 6) { 3 } else { 4 };
-    for half in 0..pixels.div_ceil(at_once).min(2) {
-        let mut list = [core::ptr::null(); MAX_ADDRESSES];
-        let entries = taps.rows.iter().flatten().flat_map(|row| (0..g.pairs / 4).map(move |quad| (row, quad)));
-        for (slot, (row, quad)) in list.iter_mut().zip(entries) {
-            *slot = row[g.window(x, 4 * quad, 0) + 2 * at_once * half..].as_ptr();
-        }
-        let job = Job {
-            list: list.as_ptr(),
-            unrolled: quads / 2,
-            rest: quads % 2,
-            weight: weight[first * ky_bytes..].as_ptr().wrapping_sub(48),
-            acc: acc.as_mut_ptr().wrapping_add(at_once * half),
-            pair_step: 4 * g.columns,
-            odd_columns: 2 * g.columns,
-            skip: (3 - rows) * ky_bytes,
-            end: acc.as_mut_ptr().wrapping_add(at_once * half + 2 * BLOCK_PIXELS * pairs),
-        };
-        // SAFETY: the list holds `quads` addresses of inputs, whose pixels lie below `g.columns` (`all`), in rows of
-        // `g.len()` elements; weights are read from the first row that is there, 48 bytes for each address, and `skip` more
-        // for each pair of output channels; sums are written four at a time into the 8 of a channel before `end`.
-        unsafe {
-            match (g.stride, at_once) {
-                (1, 4) => picodream_helium_direct_s1p4(&job),
-                (1, _) => picodream_helium_direct_s1p3(&job),
-                (_, 4) => picodream_helium_direct_s2p4(&job),
-                _ => picodream_helium_direct_s2p3(&job),
-            }
+    job.again = usize::from(pixels > at_once);
+    // SAFETY: `list` has room for `entries` addresses; they are of inputs whose pixels lie below `g.columns` (`inside`), in
+    // rows of `g.len()` elements; weights are read from the first row that is there, 48 bytes for each address, and `skip`
+    // more for each pair of output channels; sums are written four at a time into the 8 of a channel before `end`.
+    unsafe {
+        match (g.stride, at_once) {
+            (1, 4) => picodream_helium_direct_s1p4(&mut job),
+            (1, _) => picodream_helium_direct_s1p3(&mut job),
+            (_, 4) => picodream_helium_direct_s2p4(&mut job),
+            _ => picodream_helium_direct_s2p3(&mut job),
         }
     }
     Some(())

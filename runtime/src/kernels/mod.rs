@@ -25,9 +25,17 @@ pub(crate) use backend::{Prepared, direct_row, prepare};
 #[cfg(not(picodream_backend = "host"))]
 pub(crate) use declined::{Prepared, direct_row, prepare};
 
-#[cfg(any(picodream_backend = "host", all(picodream_backend = "dsp", target_abi = "eabihf")))]
+#[cfg(any(
+    picodream_backend = "host",
+    picodream_backend = "helium",
+    all(picodream_backend = "dsp", target_abi = "eabihf")
+))]
 pub(crate) use backend::{feed_row, mix};
-#[cfg(not(any(picodream_backend = "host", all(picodream_backend = "dsp", target_abi = "eabihf"))))]
+#[cfg(not(any(
+    picodream_backend = "host",
+    picodream_backend = "helium",
+    all(picodream_backend = "dsp", target_abi = "eabihf")
+)))]
 pub(crate) use declined::{feed_row, mix};
 
 use half::f16;

@@ -9,16 +9,18 @@ use core::ops::Range;
 use half::f16;
 
 use crate::blob::BLOCK_PIXELS;
-use crate::kernels::{Feed, FeedTarget, Finish, Residual};
+use crate::kernels::{Feed, FeedTarget, Finish, Residual, RowSource};
 use crate::quant::{Quantiser, SILU_TABLE};
+use crate::tensor::Elements;
 
 // The assembler of module text does not know the target's CPU.
 global_asm!(".cpu cortex-m55", include_str!("finish.s"), include_str!("feed.s"));
 
-/// What the loop of a row's run of pixels is told; the assembler knows the order.
+/// What the loops of a row's runs of pixels are told; the assembler knows the order.
 #[repr(C)]
 struct Run {
-    values: *const f16,
+    /// Halves or integers.
+    values: *const u8,
     /// Bytes between the pixels.
     step: usize,
     /// First word.
@@ -26,15 +28,19 @@ struct Run {
     /// Bytes between pairs of channels.
     pair_step: usize,
     pixels: usize,
-    /// Eight pairs (a, b), or null.
+    /// Pairs (a, b) of all channels, or null.
     affine: *const f32,
-    /// Scale of a plain quantiser, multiplier of one behind a SiLU.
+    /// Scale of a plain quantiser; behind a SiLU the multiplier times 2¹⁵.
     factor: u32,
-    /// What is added before the integer is cut off.
-    half: u32,
+    /// 128.0; behind a SiLU the address of the table's upper halves.
+    constant: usize,
     /// Up and down again: what saturates on the way is what the quantiser clamps.
     shift: [i32; 2],
     table: *const i32,
+    /// Channels by eight.
+    groups: usize,
+    /// Of an 8-bit source.
+    scales: *const f32,
 }
 
 /// What the loops behind the sums are told; the assembler knows the order.
@@ -55,7 +61,11 @@ struct Ends {
 
 unsafe extern "C" {
     fn picodream_helium_feed_plain(run: &Run);
+    fn picodream_helium_feed_twice(run: &Run);
+    fn picodream_helium_feed_normed(run: &Run);
     fn picodream_helium_feed_silu(run: &Run);
+    fn picodream_helium_feed_bytes_plain(run: &Run);
+    fn picodream_helium_feed_bytes_silu(run: &Run);
     fn picodream_helium_finish(ends: &Ends);
     fn picodream_helium_finish_pair(ends: &Ends);
     fn picodream_helium_sums(out: *const f16, sums: *mut f32, pitch: usize, pixels: usize);
@@ -68,22 +78,68 @@ const PLAIN_SCALES: Range<f32> = f32::MIN_POSITIVE..1.0e18;
 
 /// As [`portable::feed`](crate::kernels::portable::feed): channels by eight, behind a SiLU with an affine map.
 pub fn feed(feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
+    let run = match (feed.quantiser, feed.affine.len() >= 2 * feed.channels) {
+        (Quantiser::Silu { .. }, true) => picodream_helium_feed_silu as Loop,
+        (Quantiser::Plain { .. }, true) => picodream_helium_feed_normed,
+        (Quantiser::Plain { .. }, false) if feed.affine.is_empty() => picodream_helium_feed_plain,
+        _ => return false,
+    };
+    feed_runs(run, feed.values, &[], (feed, 1), target)
+}
+
+/// Like [`feed`] for 8-bit sources, and for halves that are written twice.
+pub(crate) fn feed_row(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
+    let elements = source.first..source.first + source.width * feed.channels;
+    match (source.elements, feed.quantiser, source.doubled) {
+        (Elements::F16(halves), Quantiser::Plain { .. }, true) if feed.affine.is_empty() => halves
+            .get(elements)
+            .is_some_and(|halves| feed_runs(picodream_helium_feed_twice, halves, &[], (feed, 2), target)),
+        (Elements::I8(integers, scales), quantiser, false) if scales.len() == feed.channels => {
+            let run = match quantiser {
+                Quantiser::Silu { .. } if feed.affine.len() >= 2 * feed.channels => {
+                    picodream_helium_feed_bytes_silu as Loop
+                }
+                Quantiser::Plain { .. } if feed.affine.is_empty() => picodream_helium_feed_bytes_plain,
+                _ => return false,
+            };
+            // Times an integer they are no subnormal numbers.
+            let normal = scales.iter().all(|scale| !scale.is_subnormal());
+            normal && integers.get(elements).is_some_and(|bytes| feed_runs(run, bytes, scales, (feed, 1), target))
+        }
+        _ => false,
+    }
+}
+
+type Loop = unsafe extern "C" fn(&Run);
+
+/// Runs a loop that fits `values`, and writes every pixel so many times.
+fn feed_runs<T>(
+    call: Loop,
+    values: &[T],
+    scales: &[f32],
+    (feed, times): (&Feed<'_>, usize),
+    target: &mut FeedTarget<'_>,
+) -> bool {
     let (g, channels) = (target.geometry, feed.channels);
-    let width = feed.values.len() / channels.max(1);
+    let width = values.len() / channels.max(1);
     let blocked = g.kernel == 1;
     let inside = !(blocked && !target.column.is_multiple_of(BLOCK_PIXELS))
-        && target.column + width <= g.columns
-        && target.channel + channels <= 2 * g.pairs;
+        && target.column + width * times <= g.columns
+        && target.channel + channels <= 2 * g.pairs
+        && (times == 1 || (g.kernel, g.stride) == (3, 1));
     let whole = channels.is_multiple_of(8) && target.channel.is_multiple_of(2) && width > 0;
-    let affine = feed.affine.len() >= 2 * channels;
     if !inside || !whole || target.row.len() < g.len() || !target.row.as_ptr().cast::<u32>().is_aligned() {
         return false;
     }
-    let (factor, half, qmax, silu) = match feed.quantiser {
-        Quantiser::Plain { scale, qmax } if PLAIN_SCALES.contains(&scale) && (affine || feed.affine.is_empty()) => {
-            (scale.to_bits(), 128.0f32.to_bits(), qmax, false)
+    let upper_halves = SILU_TABLE.as_ptr().addr() + 2;
+    let (factor, constant, qmax) = match feed.quantiser {
+        Quantiser::Plain { scale, qmax } if PLAIN_SCALES.contains(&scale) => {
+            (scale.to_bits(), 128.0f32.to_bits() as usize, qmax)
         }
-        Quantiser::Silu { multiplier, qmax } if affine => (multiplier as u32, 1 << 15, qmax, true),
+        // The largest number in front of a SiLU is clamped behind it too.
+        Quantiser::Silu { multiplier: m @ 1..8192, qmax } if ((m << 17) - m + (1 << 15)) >> 16 >= qmax => {
+            ((m as u32) << 15, upper_halves, qmax)
+        }
         _ => return false,
     };
     let shift = (qmax as u32).leading_zeros() as i32 - 17;
@@ -92,26 +148,29 @@ pub fn feed(feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
     }
     // Runs of pixels whose words are neighbours: blocks of a 1×1 kernel, columns of one parity with stride 2.
     let (runs, apart) = if blocked { (width.div_ceil(BLOCK_PIXELS), 1) } else { (g.stride.min(width), g.stride) };
-    for (channel, run) in (0..channels).step_by(8).flat_map(|channel| (0..runs).map(move |run| (channel, run))) {
+    for run in 0..runs {
         let first = if blocked { run * BLOCK_PIXELS } else { run };
         let pixels = if blocked { BLOCK_PIXELS.min(width - first) } else { (width - first).div_ceil(apart) };
-        let to = g.index(target.column + first, target.channel + channel);
+        let to = g.index(target.column + first, target.channel);
         let run = Run {
-            values: feed.values[first * channels + channel..].as_ptr(),
-            step: 2 * apart * channels,
+            values: values[first * channels..].as_ptr().cast(),
+            step: size_of::<T>() * apart * channels,
             to: target.row[to..].as_mut_ptr(),
             pair_step: if blocked { 4 * BLOCK_PIXELS } else { 4 * g.columns },
             pixels,
-            affine: if affine { feed.affine[2 * channel..].as_ptr() } else { core::ptr::null() },
+            affine: feed.affine.as_ptr(),
             factor,
-            half,
+            constant,
             shift: [shift, -shift],
             table: SILU_TABLE.as_ptr(),
+            groups: channels / 8,
+            scales: scales.as_ptr(),
         };
-        // SAFETY: eight values of each of `pixels` pixels are read, `apart` pixels apart and all of them in `values`; the
-        // words of four pairs of channels are written, whose columns and channels lie in the row (`inside`), and for a 1×1
-        // kernel in one block because `column` is a multiple of 8 there (`inside`); the affine pairs are eight.
-        unsafe { if silu { picodream_helium_feed_silu(&run) } else { picodream_helium_feed_plain(&run) } }
+        // SAFETY: all channels of each of `pixels` pixels are read, `apart` pixels apart and all of them in `values`; the
+        // words of their pairs are written, whose columns and channels lie in the row (`inside`), and for a 1×1 kernel in
+        // one block because `column` is a multiple of 8 there (`inside`); the loop fits the type of the values, and reads
+        // affine pairs and scales of all channels only where the callers saw that there are so many.
+        unsafe { call(&run) };
     }
     true
 }

@@ -48,62 +48,88 @@
     vstrw.32 q1, [r7], #32
 .endm
 
-// \dst = four of the words of weights or inputs; \even = the even channel's weights of \dst.
+// \dst = four of the words of weights; \even = the even channel's weights of \dst.
 .macro WEIGHT dst, even, offset
     vldrw.u32 \dst, [q7, #\offset]
     vmovlb.s8 \even, \dst
 .endm
 
-// One column of inputs, for up to two pairs of weights: kernel column a of pixel \pa, kernel column b of pixel \pb (-1: none).
-.macro COLUMN offset, pa, pb, pixels
-    vldrw.u32 q4, [q6, #4 * (\offset)]
+// The column of inputs in \x: kernel column a of pixel \pa, whose weights are q1, q0, and kernel column b of pixel \pb, whose
+// weights are q3, q2 (-1: none).
+.macro APPLY x, pa, pb, pixels
     .if (\pa >= 0) && (\pa < \pixels)
-    MAC \pa, q1, q0, q4
+    MAC \pa, q1, q0, \x
     .endif
     .if (\pb >= 0) && (\pb < \pixels)
-    MAC \pb, q3, q2, q4
+    MAC \pb, q3, q2, \x
     .endif
 .endm
 
-// Four pairs of input channels of one kernel row; r3: list of row addresses, q5: offsets of the pairs, q7: weights.
+// One column of inputs, loaded to \x.
+.macro COLUMN offset, pa, pb, pixels, x=q4
+    vldrw.u32 \x, [q6, #4 * (\offset)]
+    APPLY \x, \pa, \pb, \pixels
+.endm
+
+// Four pairs of input channels of one kernel row; r3: list of steps from one place to the next, q6: addresses of the inputs,
+// q7: of the weights. At stride 1 every column is loaded once, the last three stay for the third kernel column.
 .macro TAPS stride, pixels
     ldr r1, [r3], #4
-    vadd.i32 q6, q5, r1
+    vadd.i32 q6, q6, r1
     vldrw.u32 q0, [q7, #48]!
     vmovlb.s8 q1, q0
     .if \stride == 1
     WEIGHT q2, q3, 4
+    COLUMN 0, 0, -1, \pixels
+    COLUMN 1, 1, 0, \pixels
+    .if \pixels == 4
+    COLUMN 2, 2, 1, 4
+    COLUMN 3, 3, 2, 4, q5
+    COLUMN 4, -1, 3, 4, q0
+    .else
+    COLUMN 2, 2, 1, 3, q4
+    COLUMN 3, -1, 2, 3, q5
+    .endif
+    WEIGHT q2, q3, 8
+    APPLY q4, -1, 0, \pixels
+    APPLY q5, -1, 1, \pixels
+    .if \pixels == 4
+    APPLY q0, -1, 2, 4
+    COLUMN 5, -1, 3, 4
+    .else
+    COLUMN 4, -1, 2, 3
+    .endif
     .else
     WEIGHT q2, q3, 8
-    .endif
     COLUMN 0, 0, -1, \pixels
     COLUMN 1, 1, 0, \pixels
     COLUMN 2, 2, 1, \pixels
     COLUMN 3, 3, 2, \pixels
     .if \pixels == 4
-    COLUMN 4, -1, 3, \pixels
+    COLUMN 4, -1, 3, 4
     .endif
-    .if \stride == 1
-    WEIGHT q0, q1, 8
-    COLUMN 2, 0, -1, \pixels
-    COLUMN 3, 1, -1, \pixels
-    COLUMN 4, 2, -1, \pixels
-    .if \pixels == 4
-    COLUMN 5, 3, -1, \pixels
-    .endif
-    .else
     WEIGHT q0, q1, 4
     vadd.i32 q6, q6, r9
     COLUMN 0, 0, -1, \pixels
     COLUMN 1, 1, -1, \pixels
     COLUMN 2, 2, -1, \pixels
     .if \pixels == 4
-    COLUMN 3, 3, -1, \pixels
+    COLUMN 3, 3, -1, 4
     .endif
     .endif
 .endm
 
-// fn(&Job): a 3x3 kernel on \pixels pixels, all pairs of output channels.
+// q7 = addresses of the first weights \pitch bytes apart, of a power of two times \times; from r0 and r1.
+.macro WEIGHTS weight, pitch, times
+    movs r0, #0
+    vidup.u32 q7, r0, #\pitch
+    movs r1, #\times
+    vmul.i32 q7, q7, r1
+    ldr r1, [r11, #\weight]
+    vadd.i32 q7, q7, r1
+.endm
+
+// fn(&mut Square): a 3x3 kernel, all pairs of output channels of \pixels pixels, and perhaps of the next \pixels.
 .macro DIRECT name, stride, pixels
     .section .text.\name, "ax", %progbits
     .p2align 2
@@ -112,43 +138,87 @@
     .thumb_func
 \name:
     ENTER
+    sub sp, #16
     mov r11, r0
     movs r0, #0
-    vidup.u32 q5, r0, #1
-    ldr r1, [r11, #20]
-    vmul.i32 q5, q5, r1
-    movs r0, #0
-    vidup.u32 q7, r0, #4
-    movs r1, #3
-    vmul.i32 q7, q7, r1
-    ldr r1, [r11, #12]
-    vadd.i32 q7, q7, r1
-    ldr r7, [r11, #16]
-    ldr r9, [r11, #24]
+    vidup.u32 q6, r0, #1
+    ldr r1, [r11, #SQUARE_PAIR_STEP]
+    vmul.i32 q6, q6, r1
+    vstrw.32 q6, [sp]
+    // The list of steps: to a row's first place, then from quad to quad.
+    ldm r11, {{r0, r1, r2, r3, r4, r5, r6}}
+    movs r7, #0
+1:
+    sub r8, r0, r7
+    str r8, [r4], #4
+    add r7, r0, r6
+    ldr r8, [r11, #SQUARE_QUADS]
+    b 3f
+2:
+    str r5, [r4], #4
+3:
+    subs r8, #1
+    bne 2b
+    mov r0, r1
+    mov r1, r2
+    subs r3, #1
+    bne 1b
+    ldr r9, [r11, #SQUARE_ODD_COLUMNS]
+9:
+    WEIGHTS SQUARE_WEIGHT, 4, 3
+    ldr r7, [r11, #SQUARE_ACC]
 10:
     clrm {{r0, r2, r4, r6, r8, r10, r12, lr}}
-    ldrd r3, r5, [r11]
-    cmp r5, #0
-    beq 12f
+    vldrw.u32 q6, [sp]
+    ldr r3, [r11, #SQUARE_LIST]
+    ldr r5, [r11, #SQUARE_ENTRIES]
+    // Two at a time, one of them first when they are odd.
+    lsrs r5, #1
+    bcc 12f
 11:
     TAPS \stride, \pixels
+12:
     TAPS \stride, \pixels
     subs r5, #1
     bne 11b
-12:
-    ldr r5, [r11, #8]
-    cmp r5, #0
-    beq 13f
-    TAPS \stride, \pixels
-13:
     STORE_SPLIT
-    ldrd r1, r3, [r11, #28]
+    ldrd r1, r3, [r11, #SQUARE_SKIP]
     vadd.i32 q7, q7, r1
     cmp r7, r3
     bne 10b
+    ldr r1, [r11, #SQUARE_AGAIN]
+    subs r1, #1
+    bmi 13f
+    str r1, [r11, #SQUARE_AGAIN]
+    // The next pixels: their inputs and their sums.
+    ldr r2, [r11, #SQUARE_LIST]
+    ldr r3, [r2]
+    add r3, #(4 * \pixels)
+    str r3, [r2]
+    ldr r3, [r11, #SQUARE_ACC]
+    add r3, #(4 * \pixels)
+    str r3, [r11, #SQUARE_ACC]
+    ldr r3, [r11, #SQUARE_END]
+    add r3, #(4 * \pixels)
+    str r3, [r11, #SQUARE_END]
+    b 9b
+13:
+    add sp, #16
     LEAVE
     .size \name, . - \name
 .endm
+
+// Square, by its words: rows, how many, list, step from quad to quad, from a row's first place to the last one; then these.
+.equ SQUARE_LIST, 16
+.equ SQUARE_QUADS, 28
+.equ SQUARE_ENTRIES, 32
+.equ SQUARE_PAIR_STEP, 36
+.equ SQUARE_ODD_COLUMNS, 40
+.equ SQUARE_WEIGHT, 44
+.equ SQUARE_ACC, 48
+.equ SQUARE_SKIP, 52
+.equ SQUARE_END, 56
+.equ SQUARE_AGAIN, 60
 
 DIRECT picodream_helium_direct_s1p4, 1, 4
 DIRECT picodream_helium_direct_s1p3, 1, 3
