@@ -1,8 +1,5 @@
-//! What only computers have loops for: on a microcontroller every one is declined, and the smaller loops do the work.
-#![cfg_attr(
-    any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")),
-    allow(dead_code, reason = "two of them have a loop there")
-)]
+//! Loops that not every back end has: here every one is declined, and the smaller loops do the work.
+#![allow(dead_code, reason = "each back end lacks others of them")]
 
 use super::{Feed, FeedTarget, Finish, Mix, Residual, RowSource, Taps};
 use crate::tensor::ElementsMut;
@@ -43,5 +40,10 @@ pub(crate) fn feed_row(_source: &RowSource<'_>, _feed: &Feed<'_>, _target: &mut 
 
 /// Attention from queries to mixed values.
 pub(crate) fn mix(_mix: &mut Mix<'_>) -> bool {
+    false
+}
+
+/// A tensor to 8 bits, as `ops/narrow.rs` does it; its channels are as many as scales.
+pub(crate) fn narrow(_values: &[half::f16], _integers: &mut [i8], _scales: &mut [f32]) -> bool {
     false
 }

@@ -14,10 +14,12 @@ use crate::blob::BLOCK_PIXELS;
 mod ends;
 #[path = "helium/mix.rs"]
 mod mix;
+#[path = "helium/narrow.rs"]
+mod narrow;
 
 pub use ends::{feed, finish};
 
-pub(crate) use {ends::feed_row, mix::mix};
+pub(crate) use {ends::feed_row, mix::mix, narrow::narrow};
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "cortex-m-helium";

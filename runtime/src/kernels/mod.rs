@@ -18,19 +18,22 @@ pub use geometry::Geometry;
 
 // Larger loops, which computers have (and cores with DSP and FPU two of them); each says `false` when it leaves the
 // work to the smaller ones.
-#[cfg(not(picodream_backend = "host"))]
 mod declined;
 #[cfg(picodream_backend = "host")]
 pub(crate) use backend::{Prepared, direct_row, prepare};
 #[cfg(not(picodream_backend = "host"))]
 pub(crate) use declined::{Prepared, direct_row, prepare};
 
+#[cfg(picodream_backend = "helium")]
+pub(crate) use backend::narrow;
 #[cfg(any(
     picodream_backend = "host",
     picodream_backend = "helium",
     all(picodream_backend = "dsp", target_abi = "eabihf")
 ))]
 pub(crate) use backend::{feed_row, mix};
+#[cfg(not(picodream_backend = "helium"))]
+pub(crate) use declined::narrow;
 #[cfg(not(any(
     picodream_backend = "host",
     picodream_backend = "helium",

@@ -4,6 +4,7 @@
 //! those of the f16 tensor.
 
 use crate::blob::TensorRecord;
+use crate::kernels;
 use crate::quant::Quantiser;
 use crate::tensor::{CHUNK, Elements, f32s_mut, i8s_mut, split};
 
@@ -15,6 +16,11 @@ pub(crate) fn run([src, out]: [TensorRecord; 2], arena: &mut [u8]) {
     out_sums.copy_from_slice(src_sums);
     let source = Elements::new(src_bytes, src.dtype, &[]);
     let (integers, scales) = (i8s_mut(integers), f32s_mut(scales));
+    if let Elements::F16(values) = source
+        && kernels::narrow(values, integers, scales)
+    {
+        return;
+    }
     let channels = usize::from(src.channels);
     let pixels = integers.len() / channels.max(1);
     for (first, scales) in scales.chunks_mut(CHUNK).enumerate().map(|(i, scales)| (i * CHUNK, scales)) {
