@@ -73,15 +73,6 @@ impl<'a> Elements<'a> {
     }
 }
 
-impl Elements<'_> {
-    /// Like [`Elements::load`], for any number of elements.
-    pub(crate) fn load_all(self, first: usize, out: &mut [f32]) {
-        for (i, chunk) in out.chunks_mut(CHUNK).enumerate() {
-            self.load(first + i * CHUNK, chunk);
-        }
-    }
-}
-
 /// The elements of a tensor, written as f32.
 pub(crate) enum ElementsMut<'a> {
     F16(&'a mut [half::f16]),

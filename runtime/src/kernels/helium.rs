@@ -19,7 +19,11 @@ mod narrow;
 
 pub use ends::{feed, finish};
 
-pub(crate) use {ends::feed_row, mix::mix, narrow::narrow};
+pub(crate) use {
+    ends::feed_row,
+    mix::{dots, mix},
+    narrow::narrow,
+};
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "cortex-m-helium";
@@ -40,7 +44,7 @@ struct Job {
     list: *const *const i16,
     /// How often the unrolled loop runs.
     unrolled: usize,
-    /// How often the rest of it.
+    /// Bytes of code that its first run leaves out.
     rest: usize,
     /// First weights; where vectors of addresses move before they read, one step before them.
     weight: *const u8,
@@ -73,9 +77,9 @@ struct Square {
     entries: usize,
     /// Bytes from one pair of channels to the next, in a row.
     pair_step: usize,
-    /// Bytes from the even columns to the odd ones.
+    /// Bytes from the even columns to the odd ones; bytes of a row's weights where pairs are less than four.
     odd_columns: usize,
-    /// One step before the first weights.
+    /// One step before the first weights; the first where pairs are less than four.
     weight: *const u8,
     acc: *mut i32,
     /// Bytes of weights of rows that are not there.
@@ -84,6 +88,8 @@ struct Square {
     end: *mut i32,
     /// How often the loop is run again, for the next pixels.
     again: usize,
+    /// Pairs of channels, where they are less than four.
+    pairs: usize,
 }
 
 unsafe extern "C" {
@@ -91,6 +97,7 @@ unsafe extern "C" {
     fn picodream_helium_direct_s1p3(job: &mut Square);
     fn picodream_helium_direct_s2p4(job: &mut Square);
     fn picodream_helium_direct_s2p3(job: &mut Square);
+    fn picodream_helium_direct_masked(job: &mut Square);
     fn picodream_helium_point(job: &Job);
     fn picodream_helium_phase(job: &Job);
     fn picodream_helium_winograd_input(
@@ -100,27 +107,10 @@ unsafe extern "C" {
         tile_step: usize,
         pairs: usize,
     );
-    fn picodream_helium_winograd_1(
-        tiles: *const i16,
-        weight: *const u8,
-        products: *mut i32,
-        loops: usize,
-        acc: *mut i32,
-    );
-    fn picodream_helium_winograd_2(
-        tiles: *const i16,
-        weight: *const u8,
-        products: *mut i32,
-        loops: usize,
-        acc: *mut i32,
-    );
-    fn picodream_helium_winograd_4(
-        tiles: *const i16,
-        weight: *const u8,
-        products: *mut i32,
-        loops: usize,
-        acc: *mut i32,
-    );
+    fn picodream_helium_winograd_1(tiles: *const i16, weight: *const u8, acc: *mut i32, loops: usize, count: usize);
+    fn picodream_helium_winograd_2(tiles: *const i16, weight: *const u8, acc: *mut i32, loops: usize, count: usize);
+    fn picodream_helium_winograd_4(tiles: *const i16, weight: *const u8, acc: *mut i32, loops: usize, count: usize);
+    fn picodream_helium_winograd_8(tiles: *const i16, weight: *const u8, acc: *mut i32, loops: usize, count: usize);
 }
 
 /// As [`portable::direct`].
@@ -165,8 +155,9 @@ fn point(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32
         let job = Job {
             // One step of 128 bytes before the first.
             list: block.as_ptr().wrapping_add(8 * half).wrapping_sub(64).cast(),
-            unrolled: quads / 4,
-            rest: quads % 4,
+            unrolled: quads.div_ceil(4),
+            // Four pairs of channels are 14 instructions.
+            rest: 56 * (quads.wrapping_neg() % 4),
             weight: weight.as_ptr(),
             acc: acc.as_mut_ptr().wrapping_add(4 * half),
             pair_step: 0,
@@ -184,7 +175,8 @@ fn point(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32
 /// A 3×3 kernel, or `None` for other loops to do it.
 fn square(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) -> Option<()> {
     let g = &taps.geometry;
-    let (quads, ky_bytes) = (g.pairs / 4, 12 * g.pairs);
+    let masked = g.pairs < 4;
+    let (quads, ky_bytes) = (if masked { 1 } else { g.pairs / 4 }, 12 * g.pairs);
     let pairs = out_pairs(weight, 3 * ky_bytes, acc);
     let (mut rows, mut row_count, mut first) = ([null(); 3], 0, 0);
     for (k, row) in taps.rows.iter().enumerate() {
@@ -198,7 +190,8 @@ fn square(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i3
     }
     let entries = row_count * quads;
     let inside = (x + BLOCK_PIXELS) * g.stride + 2 <= g.columns && weight.as_ptr().cast::<u32>().is_aligned();
-    if !inside || !g.pairs.is_multiple_of(4) || !(1..=MAX_ADDRESSES).contains(&entries) || pairs == 0 {
+    let regular = if masked { g.stride == 1 && g.pairs > 0 } else { g.pairs.is_multiple_of(4) };
+    if !inside || !regular || !(1..=MAX_ADDRESSES).contains(&entries) || pairs == 0 {
         return None;
     }
     let mut list = [const { MaybeUninit::<usize>::uninit() }; MAX_ADDRESSES];
@@ -212,21 +205,23 @@ fn square(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i3
         quads,
         entries: entries + 1,
         pair_step: 4 * g.columns,
-        odd_columns,
-        weight: weight[first * ky_bytes..].as_ptr().wrapping_sub(48),
+        odd_columns: if masked { ky_bytes } else { odd_columns },
+        weight: weight[first * ky_bytes..].as_ptr().wrapping_sub(if masked { 0 } else { 48 }),
         acc: acc.as_mut_ptr(),
         skip: (3 - row_count) * ky_bytes,
         end: acc.as_mut_ptr().wrapping_add(2 * BLOCK_PIXELS * pairs),
         again: 0,
+        pairs: g.pairs,
     };
     // Six pixels are two times three.
-    let at_once = if matches!(pixels, 5 | 6) { 3 } else { 4 };
+    let at_once = if matches!(pixels, 5 | 6) && !masked { 3 } else { 4 };
     job.again = usize::from(pixels > at_once);
     // SAFETY: `list` has room for `entries` addresses; they are of inputs whose pixels lie below `g.columns` (`inside`), in
-    // rows of `g.len()` elements; weights are read from the first row that is there, 48 bytes for each address, and `skip`
-    // more for each pair of output channels; sums are written four at a time into the 8 of a channel before `end`.
+    // rows of `g.len()` elements; weights are read from the first row that is there, those of four pairs, or of as many as
+    // there are, for each address, and `skip` more for each pair of output channels; sums are written four at a time into the 8 of a channel before `end`.
     unsafe {
         match (g.stride, at_once) {
+            _ if masked => picodream_helium_direct_masked(&mut job),
             (1, 4) => picodream_helium_direct_s1p4(&mut job),
             (1, _) => picodream_helium_direct_s1p3(&mut job),
             (_, 4) => picodream_helium_direct_s2p4(&mut job),
@@ -301,18 +296,32 @@ pub fn winograd_input(rows: [&[i16]; 4], g: &Geometry, x: usize, tiles: &mut [i1
 
 /// As [`portable::winograd_products`].
 pub fn winograd_products(tiles: &[i16], pairs: usize, weight: &[u8], products: &mut [i32], acc: &mut [i32]) {
-    let fits = tiles.len() >= 128 * pairs && weight.len() >= 128 * pairs && products.len() >= 128 && acc.len() >= 32;
-    if !fits || pairs == 0 || !pairs.is_multiple_of(4) || !aligned(tiles, weight) {
-        return portable::winograd_products(tiles, pairs, weight, products, acc);
+    if !winograd_outputs(tiles, pairs, weight, 1, acc) {
+        portable::winograd_products(tiles, pairs, weight, products, acc);
     }
-    let (tiles, weight, products, acc) = (tiles.as_ptr(), weight.as_ptr(), products.as_mut_ptr(), acc.as_mut_ptr());
-    let quads = pairs / 4;
-    // SAFETY: 16 times 8 · pairs inputs and 4 · pairs weights are read, 128 products and 32 sums written: checked to fit.
+}
+
+/// The sums of eight output channels, whose weights are one after the other: acc\[row 0, 1\]\[8 channels\]\[8\].
+pub(crate) fn winograd_eight(tiles: &[i16], pairs: usize, weight: &[u8], acc: &mut [i32]) -> bool {
+    winograd_outputs(tiles, pairs, weight, 4, acc)
+}
+
+/// The sums of `count` pairs of output channels: acc\[row 0, 1\]\[2 · count\]\[8\]; `false` leaves them to other loops.
+fn winograd_outputs(tiles: &[i16], pairs: usize, weight: &[u8], count: usize, acc: &mut [i32]) -> bool {
+    let fits = tiles.len() >= 128 * pairs && weight.len() >= 128 * pairs * count && acc.len() >= 32 * count;
+    if !fits || pairs == 0 || !pairs.is_multiple_of(4) || !aligned(tiles, weight) {
+        return false;
+    }
+    let (tiles, weight, acc, quads) = (tiles.as_ptr(), weight.as_ptr(), acc.as_mut_ptr(), pairs / 4);
+    // SAFETY: 16 times 8 · pairs inputs, and 4 · pairs weights for each pair of output channels, are read, and 32 sums
+    // written for each: checked to fit.
     unsafe {
-        match quads % 4 {
-            0 => picodream_helium_winograd_4(tiles, weight, products, quads / 4, acc),
-            2 => picodream_helium_winograd_2(tiles, weight, products, quads / 2, acc),
-            _ => picodream_helium_winograd_1(tiles, weight, products, quads, acc),
+        match quads {
+            2 => picodream_helium_winograd_2(tiles, weight, acc, 1, count),
+            4 => picodream_helium_winograd_4(tiles, weight, acc, 1, count),
+            _ if quads % 4 == 0 => picodream_helium_winograd_8(tiles, weight, acc, quads / 4, count),
+            _ => picodream_helium_winograd_1(tiles, weight, acc, quads, count),
         }
     }
+    true
 }

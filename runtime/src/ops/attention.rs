@@ -3,7 +3,7 @@
 //! Keys and values were written by a 1×1 convolution before; the queries of some pixels are projected when their turn comes, so
 //! no N×N and no N×C buffer exists. The output may replace the source: a pixel is read before it is written.
 
-use super::feed::feed_pixels;
+use super::feed::{feed_block, feed_pixels};
 use super::finish::{Block, Output, dequantise};
 use super::norm::{Statistics, affine};
 use super::{Context, Source};
@@ -58,14 +58,8 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
     for y in 0..height {
         for x in (0..width).step_by(QUERY_PIXELS) {
             let (pixel, pixels) = (y * width + x, QUERY_PIXELS.min(width - x));
-            let query = &mut work.query[..pixels * channels];
-            source.or(output.out.as_elements()).load_all(pixel * channels, query);
-            for normed in query.chunks_exact_mut(channels) {
-                for (value, [a, b]) in normed.iter_mut().zip(pairs.as_chunks().0) {
-                    *value = *value * a + b;
-                }
-            }
-            feed_pixels(query, channels, quantisers[0], work.row);
+            let input = source.or(output.out.as_elements());
+            feed_block(input, pixel * channels, (channels, pixels), pairs, quantisers[0], work.row);
             queries.project(&mut work, pixels);
             mix(&mut work, kv, usize::from(op.heads), (channels, height * width), pixels);
             feed_pixels(&work.query[..pixels * channels], channels, quantisers[1], work.row);

@@ -6,12 +6,11 @@
 use super::feed::{FeedSource, RowFeed};
 use super::finish::{Block, Output};
 use super::norm::{Statistics, affine};
-use super::{Context, Source};
+use super::{Context, Source, dots};
 use crate::blob::{Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Region, TensorRecord, WeightFormat, unpack_nibbles};
 use crate::kernels::{self, Prepared, Taps};
-use crate::math;
 use crate::quant::Quantiser;
-use crate::tensor::{Elements, ElementsMut, Floats, f32s, f32s_mut, i8s, i16s_mut, i32s_mut, split};
+use crate::tensor::{Elements, ElementsMut, Floats, f32s, f32s_mut, i16s_mut, i32s_mut, split};
 
 /// The tensor records of the operands.
 #[derive(Clone, Copy)]
@@ -152,12 +151,13 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
 /// bias\[o\] + (Σ time_weight\[o\]\[e\] · time\[e\]) · time_scale\[o\].
 fn total_bias<'m>(array: &impl Fn(Region) -> &'m [u8], data: &ConvData, time: &[f32], out: &mut [f32]) {
     let (bias, scale) = (Floats::new(array(data.bias)), Floats::new(array(data.time_scale)));
-    let weight = i8s(array(data.time_weight));
+    if time.is_empty() {
+        out.iter_mut().enumerate().for_each(|(o, total)| *total = bias.get(o));
+        return;
+    }
+    dots(time, array(data.time_weight), out);
     for (o, total) in out.iter_mut().enumerate() {
-        *total = bias.get(o);
-        if !time.is_empty() {
-            *total += math::dot(time, &weight[o * time.len()..][..time.len()]) * scale.get(o);
-        }
+        *total = bias.get(o) + *total * scale.get(o);
     }
 }
 
@@ -201,7 +201,7 @@ impl Work<'_> {
     /// Two output rows at a time, in blocks of four 2×2 tiles.
     fn winograd(&mut self) {
         let pairs = self.feed.geometry().pairs;
-        let (products, acc) = self.acc.split_at_mut(self.acc.len().min(128));
+        let pair_bytes = (self.weight.len() / self.cout.div_ceil(2).max(1)).max(1);
         for y in (0..self.height).step_by(2) {
             let slots: [usize; 4] =
                 core::array::from_fn(|k| self.feed.load_padded(y + k, self.output.out.as_elements()));
@@ -209,19 +209,28 @@ impl Work<'_> {
             let rows_here = 2.min(self.height - y);
             for x in (0..self.width).step_by(BLOCK_PIXELS) {
                 kernels::winograd_input(rows, &self.feed.geometry(), x, self.tiles);
-                let pair_bytes = (self.weight.len() / self.cout.div_ceil(2).max(1)).max(1);
-                for (pair, weight) in self.weight.chunks_exact(pair_bytes).enumerate() {
-                    kernels::winograd_products(self.tiles, pairs, weight, products, acc);
+                let mut channel = 0;
+                while channel < self.cout {
+                    let weight = &self.weight[channel / 2 * pair_bytes..];
+                    let (channels, acc) =
+                        if self.cout - channel >= 8 && kernels::winograd_eight(self.tiles, pairs, weight, self.acc) {
+                            (8, &*self.acc)
+                        } else {
+                            let (products, acc) = self.acc.split_at_mut(self.acc.len().min(128));
+                            kernels::winograd_products(self.tiles, pairs, &weight[..pair_bytes], products, acc);
+                            (2, &*acc)
+                        };
                     for row in 0..rows_here {
                         self.output.finish(&Block {
-                            acc: &acc[row * 2 * BLOCK_PIXELS..][..2 * BLOCK_PIXELS],
+                            acc: &acc[row * channels * BLOCK_PIXELS..][..channels * BLOCK_PIXELS],
                             pixel: (y + row) * self.width + x,
                             pixels: BLOCK_PIXELS.min(self.width - x),
-                            channel: 2 * pair,
-                            channels: 2.min(self.cout - 2 * pair),
+                            channel,
+                            channels: channels.min(self.cout - channel),
                             row,
                         });
                     }
+                    channel += channels;
                 }
             }
             self.output.end_rows(rows_here);

@@ -131,6 +131,20 @@ fn feed_row(
     }
 }
 
+/// Quantises some pixels of a source from element `first` on, behind an affine map, into a row of a 1×1 kernel.
+pub(super) fn feed_block(
+    elements: Elements<'_>,
+    first: usize,
+    (channels, pixels): (usize, usize),
+    affine: &[f32],
+    quantiser: Quantiser,
+    row: &mut [i16],
+) {
+    let geometry = Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS };
+    let source = FeedSource { elements: Source::Own(elements), channels, first: 0, quantiser };
+    feed_row(elements, first, pixels, &source, affine, false, FeedTarget { row, geometry, column: 0, channel: 0 });
+}
+
 /// Quantises f32 pixels \[pixels\]\[channels\] into a row of a 1×1 kernel.
 pub(super) fn feed_pixels(values: &[f32], channels: usize, quantiser: Quantiser, row: &mut [i16]) {
     let geometry = Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS };

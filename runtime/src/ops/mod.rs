@@ -14,7 +14,9 @@ pub(crate) use narrow::run as narrow;
 pub(crate) use time_embed::run as time_embed;
 
 use crate::blob::{Header, Model};
-use crate::tensor::Elements;
+use crate::kernels;
+use crate::math;
+use crate::tensor::{Elements, i8s};
 
 /// What every operator is given besides its record: the blob, and the step's conditions.
 #[derive(Clone, Copy)]
@@ -25,6 +27,16 @@ pub(crate) struct Context<'m> {
     pub(crate) timestep: f32,
     /// Row of the class table: a class, or `num_classes` for the null class.
     pub(crate) class: u16,
+}
+
+/// out\[o\] = [`math::dot`] of `x` and row o of `weight`.
+fn dots(x: &[f32], weight: &[u8], out: &mut [f32]) {
+    let weight = i8s(weight);
+    if !kernels::dots(x, weight, out) {
+        for (o, value) in out.iter_mut().enumerate() {
+            *value = math::dot(x, &weight[o * x.len()..][..x.len()]);
+        }
+    }
 }
 
 /// A tensor that is read: memory of its own, or the memory that the output replaces bit by bit.

@@ -1,9 +1,9 @@
 //! Sinusoidal time embedding (arXiv:2006.11239), its two-layer MLP, and the class embedding, ending in a SiLU.
 
-use super::Context;
+use super::{Context, dots};
 use crate::blob::{Region, TimeEmbedOp, TimeEmbedScratch};
 use crate::math;
-use crate::tensor::{Floats, Halves, f32s_mut, i8s, split};
+use crate::tensor::{Floats, Halves, f32s_mut, split};
 
 /// Writes the embedding vector (f32 \[E\]) to the output tensor.
 pub(crate) fn run(context: Context<'_>, op: &TimeEmbedOp, out: Region, arena: &mut [u8]) {
@@ -39,7 +39,8 @@ pub(crate) fn run(context: Context<'_>, op: &TimeEmbedOp, out: Region, arena: &m
 
 /// out\[o\] = (Σ w\[o\]\[i\] · x\[i\]) · scale\[o\] + bias\[o\], summed as in [`math::dot`].
 fn dense(x: &[f32], weight: &[u8], scale: Floats<'_>, bias: Floats<'_>, out: &mut [f32]) {
+    dots(x, weight, out);
     for (o, value) in out.iter_mut().enumerate() {
-        *value = math::dot(x, i8s(&weight[o * x.len()..][..x.len()])) * scale.get(o) + bias.get(o);
+        *value = *value * scale.get(o) + bias.get(o);
     }
 }

@@ -57,6 +57,8 @@ struct Ends {
     pixels: usize,
     /// Channels by eight.
     groups: usize,
+    /// Null: none.
+    sums: *mut f32,
 }
 
 unsafe extern "C" {
@@ -68,7 +70,6 @@ unsafe extern "C" {
     fn picodream_helium_feed_bytes_silu(run: &Run);
     fn picodream_helium_finish(ends: &Ends);
     fn picodream_helium_finish_pair(ends: &Ends);
-    fn picodream_helium_sums(out: *const f16, sums: *mut f32, pitch: usize, pixels: usize);
     fn picodream_helium_sums_pair(out: *const f16, sums: *mut f32, pitch: usize, pixels: usize);
     fn picodream_helium_normal(scale: *const [u8; 4], bias: *const f32, quads: usize) -> bool;
 }
@@ -204,22 +205,18 @@ pub fn finish(block: &Finish<'_>, residual: Residual<'_>, out: &mut [f16], sums:
         pitch: 2 * block.pitch,
         pixels,
         groups: channels / 8,
+        sums: if sums.len() >= 2 * channels { sums.as_mut_ptr() } else { core::ptr::null_mut() },
     };
-    let pitch = ends.pitch;
     // SAFETY: 8 sums, a scale and a bias of each channel are read; of each of `pixels` pixels, `pitch` apart, the channels are
     // written to `out` and read from the residual: `end` of them are there. Sums hold a pair for each channel.
     unsafe {
         if pair {
-            picodream_helium_finish_pair(&ends)
-        } else {
-            picodream_helium_finish(&ends)
-        }
-        if pair && sums.len() >= 4 {
-            picodream_helium_sums_pair(out.as_ptr(), sums.as_mut_ptr(), pitch, pixels);
-        } else {
-            for (out, sums) in out.chunks(8).zip(sums.as_chunks_mut::<16>().0).take(channels / 8) {
-                picodream_helium_sums(out.as_ptr(), sums.as_mut_ptr(), pitch, pixels);
+            picodream_helium_finish_pair(&ends);
+            if !ends.sums.is_null() {
+                picodream_helium_sums_pair(ends.out, ends.sums, ends.pitch, pixels);
             }
+        } else {
+            picodream_helium_finish(&ends);
         }
     }
     true

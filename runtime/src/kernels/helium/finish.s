@@ -32,7 +32,8 @@
     le lr, 1b
 .endm
 
-// fn(&Ends): groups of eight channels. Ends: acc, out, residual or null, scale, bias, pitch in bytes, pixels, groups.
+// fn(&Ends): groups of eight channels. Ends: acc, out, residual or null, scale, bias, pitch in bytes, pixels, groups, sums or
+// null: of eight channels and of their squares, pixels in order.
     .section .text.picodream_helium_finish, "ax", %progbits
     .p2align 2
     .global picodream_helium_finish
@@ -43,7 +44,7 @@ picodream_helium_finish:
     vpush {{d8-d15}}
     ldm r0, {{r6, r7, r8, r9, r10}}
     ldrd r5, r12, [r0, #20]
-    ldr r11, [r0, #28]
+    ldrd r11, r0, [r0, #28]
     subs r6, #4
 10:
     movs r4, #0
@@ -65,6 +66,30 @@ picodream_helium_finish:
 13:
     PIXELS 0
 14:
+    cbz r0, 15f
+    vld40.32 {{q0, q1, q2, q3}}, [r0]
+    vld41.32 {{q0, q1, q2, q3}}, [r0]
+    vld42.32 {{q0, q1, q2, q3}}, [r0]
+    vld43.32 {{q0, q1, q2, q3}}, [r0]
+    mov r1, r7
+    dls lr, r12
+1:
+    vldrh.u16 q5, [r1]
+    vcvtb.f32.f16 q4, q5
+    vcvtt.f32.f16 q5, q5
+    vadd.f32 q0, q0, q4
+    vmul.f32 q4, q4, q4
+    vadd.f32 q2, q2, q5
+    vmul.f32 q5, q5, q5
+    vadd.f32 q1, q1, q4
+    vadd.f32 q3, q3, q5
+    add r1, r5
+    le lr, 1b
+    vst40.32 {{q0, q1, q2, q3}}, [r0]
+    vst41.32 {{q0, q1, q2, q3}}, [r0]
+    vst42.32 {{q0, q1, q2, q3}}, [r0]
+    vst43.32 {{q0, q1, q2, q3}}, [r0]!
+15:
     add r6, #256
     adds r7, #16
     subs r11, #1
@@ -112,40 +137,6 @@ picodream_helium_finish_pair:
     vpop {{d8-d15}}
     pop {{r4-r11, pc}}
     .size picodream_helium_finish_pair, . - picodream_helium_finish_pair
-
-// fn(out, sums, pitch in bytes, pixels): sums and squares of eight channels, pixels in order.
-    .section .text.picodream_helium_sums, "ax", %progbits
-    .p2align 2
-    .global picodream_helium_sums
-    .type picodream_helium_sums, %function
-    .thumb_func
-picodream_helium_sums:
-    push {{r4, lr}}
-    vpush {{d8-d11}}
-    vld40.32 {{q0, q1, q2, q3}}, [r1]
-    vld41.32 {{q0, q1, q2, q3}}, [r1]
-    vld42.32 {{q0, q1, q2, q3}}, [r1]
-    vld43.32 {{q0, q1, q2, q3}}, [r1]
-    dls lr, r3
-1:
-    vldrh.u16 q5, [r0]
-    vcvtb.f32.f16 q4, q5
-    vcvtt.f32.f16 q5, q5
-    vadd.f32 q0, q0, q4
-    vmul.f32 q4, q4, q4
-    vadd.f32 q2, q2, q5
-    vmul.f32 q5, q5, q5
-    vadd.f32 q1, q1, q4
-    vadd.f32 q3, q3, q5
-    add r0, r2
-    le lr, 1b
-    vst40.32 {{q0, q1, q2, q3}}, [r1]
-    vst41.32 {{q0, q1, q2, q3}}, [r1]
-    vst42.32 {{q0, q1, q2, q3}}, [r1]
-    vst43.32 {{q0, q1, q2, q3}}, [r1]
-    vpop {{d8-d11}}
-    pop {{r4, pc}}
-    .size picodream_helium_sums, . - picodream_helium_sums
 
 // fn(out, sums, pitch in bytes, pixels): sums and squares of two channels, pixels in order.
     .section .text.picodream_helium_sums_pair, "ax", %progbits

@@ -37,6 +37,7 @@ unsafe extern "C" {
     fn picodream_helium_exponentials(scores: *mut f32, tokens: usize, totals: &mut [f32; QUERY_PIXELS]) -> u32;
     fn picodream_helium_values(values: *const f16, scores: *const f32, sums: &mut Sums, tokens: usize, token: usize);
     fn picodream_helium_smallest(values: *const f32, quads: usize) -> u32;
+    fn picodream_helium_dots(x: *const f32, quads: usize, weight: *const i8, out: *mut f32, count: usize);
 }
 
 /// Times the smallest half, 2⁻²⁴, and in the last of 24 bits, this is the smallest normal number: 2⁻⁷⁹.
@@ -51,9 +52,7 @@ pub(crate) fn mix(mix: &mut Mix<'_>) -> bool {
     if !(whole && fits && mix.pixels <= QUERY_PIXELS && mix.kv.len() >= 2 * channels * tokens) {
         return false;
     }
-    // SAFETY: so many numbers were checked to be there.
-    let smallest = unsafe { picodream_helium_smallest(mix.query.as_ptr(), mix.pixels * channels / 4) };
-    if smallest < 2 * SMALLEST.to_bits() - 1 {
+    if !large_enough(&mix.query[..mix.pixels * channels]) {
         return false;
     }
     for first in (0..channels).step_by(dim) {
@@ -91,6 +90,24 @@ pub(crate) fn mix(mix: &mut Mix<'_>) -> bool {
             }
         }
     }
+    true
+}
+
+/// Whether no number but zero is below [`SMALLEST`]; their count is a multiple of four, and not zero.
+fn large_enough(values: &[f32]) -> bool {
+    // SAFETY: no more numbers are read than there are.
+    let smallest = unsafe { picodream_helium_smallest(values.as_ptr(), values.len() / 4) };
+    smallest >= 2 * SMALLEST.to_bits() - 1
+}
+
+/// out\[o\] = [`crate::math::dot`] of `x` and row o of `weight`; declines lengths that are no multiples of four.
+pub(crate) fn dots(x: &[f32], weight: &[i8], out: &mut [f32]) -> bool {
+    let regular = !x.is_empty() && x.len().is_multiple_of(4) && !out.is_empty() && weight.len() >= x.len() * out.len();
+    if !regular || !large_enough(x) {
+        return false;
+    }
+    // SAFETY: `x`, a row of weights as long for each of `out`, and `out` are there.
+    unsafe { picodream_helium_dots(x.as_ptr(), x.len() / 4, weight.as_ptr(), out.as_mut_ptr(), out.len()) };
     true
 }
 

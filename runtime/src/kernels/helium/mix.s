@@ -196,3 +196,33 @@ picodream_helium_smallest:
     mov r0, r3
     pop {{r4, pc}}
     .size picodream_helium_smallest, . - picodream_helium_smallest
+
+// fn(x, quads, weight, out, count): out[o] = dot product of x with the o-th of count rows of 8-bit weights, in four partial sums.
+    .section .text.picodream_helium_dots, "ax", %progbits
+    .p2align 2
+    .global picodream_helium_dots
+    .type picodream_helium_dots, %function
+    .thumb_func
+picodream_helium_dots:
+    push {{r4, r5, lr}}
+    ldr r4, [sp, #12]
+1:
+    mov r5, r0
+    vmov.i32 q0, #0
+    dls lr, r1
+2:
+    vldrb.s32 q1, [r2], #4
+    vldrw.u32 q2, [r5], #16
+    vcvt.f32.s32 q1, q1
+    vmul.f32 q1, q1, q2
+    vadd.f32 q0, q0, q1
+    le lr, 2b
+    vadd.f32 s0, s0, s1
+    vadd.f32 s2, s2, s3
+    vadd.f32 s0, s0, s2
+    vstr s0, [r3]
+    adds r3, #4
+    subs r4, #1
+    bne 1b
+    pop {{r4, r5, pc}}
+    .size picodream_helium_dots, . - picodream_helium_dots

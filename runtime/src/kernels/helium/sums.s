@@ -48,9 +48,14 @@
     vstrw.32 q1, [r7], #32
 .endm
 
-// \dst = four of the words of weights; \even = the even channel's weights of \dst.
-.macro WEIGHT dst, even, offset
+// \dst = four of the words of weights, zero where masked; \even = the even channel's weights of \dst.
+.macro WEIGHT dst, even, offset, masked
+    .if \masked
+    vpst
+    vldrwt.u32 \dst, [q7, #\offset]
+    .else
     vldrw.u32 \dst, [q7, #\offset]
+    .endif
     vmovlb.s8 \even, \dst
 .endm
 
@@ -72,14 +77,19 @@
 .endm
 
 // Four pairs of input channels of one kernel row; r3: list of steps from one place to the next, q6: addresses of the inputs,
-// q7: of the weights. At stride 1 every column is loaded once, the last three stay for the third kernel column.
-.macro TAPS stride, pixels
+// q7: of the weights. At stride 1 every column is loaded once, the last three stay for the third kernel column. Masked: less
+// than four pairs, which the predicate names; r9: their bytes.
+.macro TAPS stride, pixels, masked
     ldr r1, [r3], #4
     vadd.i32 q6, q6, r1
+    .if \masked
+    WEIGHT q0, q1, 0, 1
+    .else
     vldrw.u32 q0, [q7, #48]!
     vmovlb.s8 q1, q0
+    .endif
     .if \stride == 1
-    WEIGHT q2, q3, 4
+    WEIGHT q2, q3, 4, \masked
     COLUMN 0, 0, -1, \pixels
     COLUMN 1, 1, 0, \pixels
     .if \pixels == 4
@@ -90,7 +100,10 @@
     COLUMN 2, 2, 1, 3, q4
     COLUMN 3, -1, 2, 3, q5
     .endif
-    WEIGHT q2, q3, 8
+    WEIGHT q2, q3, 8, \masked
+    .if \masked
+    vadd.i32 q7, q7, r9
+    .endif
     APPLY q4, -1, 0, \pixels
     APPLY q5, -1, 1, \pixels
     .if \pixels == 4
@@ -100,7 +113,7 @@
     COLUMN 4, -1, 2, 3
     .endif
     .else
-    WEIGHT q2, q3, 8
+    WEIGHT q2, q3, 8, 0
     COLUMN 0, 0, -1, \pixels
     COLUMN 1, 1, 0, \pixels
     COLUMN 2, 2, 1, \pixels
@@ -108,7 +121,7 @@
     .if \pixels == 4
     COLUMN 4, -1, 3, 4
     .endif
-    WEIGHT q0, q1, 4
+    WEIGHT q0, q1, 4, 0
     vadd.i32 q6, q6, r9
     COLUMN 0, 0, -1, \pixels
     COLUMN 1, 1, -1, \pixels
@@ -130,7 +143,7 @@
 .endm
 
 // fn(&mut Square): a 3x3 kernel, all pairs of output channels of \pixels pixels, and perhaps of the next \pixels.
-.macro DIRECT name, stride, pixels
+.macro DIRECT name, stride, pixels, masked
     .section .text.\name, "ax", %progbits
     .p2align 2
     .global \name
@@ -144,6 +157,12 @@
     vidup.u32 q6, r0, #1
     ldr r1, [r11, #SQUARE_PAIR_STEP]
     vmul.i32 q6, q6, r1
+    .if \masked
+    ldr r1, [r11, #SQUARE_PAIRS]
+    vctp.32 r1
+    vmov.i32 q5, #0
+    vpsel q6, q6, q5
+    .endif
     vstrw.32 q6, [sp]
     // The list of steps: to a row's first place, then from quad to quad.
     ldm r11, {{r0, r1, r2, r3, r4, r5, r6}}
@@ -176,9 +195,9 @@
     lsrs r5, #1
     bcc 12f
 11:
-    TAPS \stride, \pixels
+    TAPS \stride, \pixels, \masked
 12:
-    TAPS \stride, \pixels
+    TAPS \stride, \pixels, \masked
     subs r5, #1
     bne 11b
     STORE_SPLIT
@@ -219,11 +238,13 @@
 .equ SQUARE_SKIP, 52
 .equ SQUARE_END, 56
 .equ SQUARE_AGAIN, 60
+.equ SQUARE_PAIRS, 64
 
-DIRECT picodream_helium_direct_s1p4, 1, 4
-DIRECT picodream_helium_direct_s1p3, 1, 3
-DIRECT picodream_helium_direct_s2p4, 2, 4
-DIRECT picodream_helium_direct_s2p3, 2, 3
+DIRECT picodream_helium_direct_s1p4, 1, 4, 0
+DIRECT picodream_helium_direct_s1p3, 1, 3, 0
+DIRECT picodream_helium_direct_s2p4, 2, 4, 0
+DIRECT picodream_helium_direct_s2p3, 2, 3, 0
+DIRECT picodream_helium_direct_masked, 1, 4, 1
 
 // Four pairs of input channels of a 1x1 kernel; r3: weights, q6: inputs of the pairs before.
 .macro POINT
@@ -239,7 +260,8 @@ DIRECT picodream_helium_direct_s2p3, 2, 3
     MAC 3, q1, q0, q3
 .endm
 
-// fn(&Job): a 1x1 kernel on four pixels, all pairs of output channels; the list is the address of the inputs itself.
+// fn(&Job): a 1x1 kernel on four pixels, all pairs of output channels; the list is the address of the inputs itself, the rest
+// what the first of the unrolled loops leaves out, in bytes of code.
     .section .text.picodream_helium_point, "ax", %progbits
     .p2align 2
     .global picodream_helium_point
@@ -252,8 +274,10 @@ picodream_helium_point:
     movs r2, #0
     vidup.u32 q5, r2, #8
     vshl.i32 q5, q5, #2
-    ldr r9, [r1, #4]
-    ldr r11, [r1, #8]
+    ldrd r11, r5, [r1, #4]
+    adr.w r9, 11f
+    add r9, r5
+    add r9, #1
     ldr r3, [r1, #12]
     ldr r7, [r1, #16]
     ldr r5, [r1, #32]
@@ -262,8 +286,9 @@ picodream_helium_point:
 10:
     clrm {{r0, r2, r4, r6, r8, r10, r12, lr}}
     vadd.i32 q6, q5, r1
-    movs r5, r9
-    beq 12f
+    mov r5, r11
+    bx r9
+    .p2align 2
 11:
     POINT
     POINT
@@ -271,14 +296,6 @@ picodream_helium_point:
     POINT
     subs r5, #1
     bne 11b
-12:
-    movs r5, r11
-    beq 14f
-13:
-    POINT
-    subs r5, #1
-    bne 13b
-14:
     STORE_SPLIT
     ldr r5, [sp]
     cmp r7, r5

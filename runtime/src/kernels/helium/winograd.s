@@ -110,43 +110,48 @@ picodream_helium_winograd_input:
     MAC 3, q4, q5, q3
 .endm
 
-// One row of the outputs of one channel: q0 = pixels 0, 2, 4, 6, q1 = pixels 1, 3, 5, 7, times four; from products at r0.
-.macro OUTPUT row, channel, to
-    .if \row == 0
-    SUM q0, 0, \channel, add
-    SUM q1, 1, \channel, add
-    SUM q2, 2, \channel, add
-    SUM q3, 3, \channel, add
-    .else
-    SUM q0, 4, \channel, sub
-    SUM q1, 5, \channel, sub
-    SUM q2, 6, \channel, sub
-    SUM q3, 7, \channel, sub
-    .endif
+// \r0 = products of one column: of rows 0, 1 and 2; \r1 = of row 1 less rows 2 and 3. Through \r2 and \r3.
+.macro DOWN r0, r1, r2, r3, column, channel
+    vldrw.u32 \r0, [sp, #32 * \column + 16 * \channel]
+    vldrw.u32 \r1, [sp, #32 * (\column + 4) + 16 * \channel]
+    vldrw.u32 \r2, [sp, #32 * (\column + 8) + 16 * \channel]
+    vldrw.u32 \r3, [sp, #32 * (\column + 12) + 16 * \channel]
+    vadd.i32 \r0, \r0, \r1
+    vadd.i32 \r0, \r0, \r2
+    vsub.i32 \r1, \r1, \r2
+    vsub.i32 \r1, \r1, \r3
+.endm
+
+// Both rows of the outputs of one channel, to r0 and r4: q0 and q2 = pixels 0, 2, 4, 6, q1 and q3 = pixels 1, 3, 5, 7.
+.macro OUTPUT channel
+    DOWN q0, q2, q5, q6, 0, \channel
+    DOWN q1, q3, q5, q6, 1, \channel
     vadd.i32 q0, q0, q1
-    vadd.i32 q0, q0, q2
-    vsub.i32 q1, q1, q2
-    vsub.i32 q1, q1, q3
+    vadd.i32 q2, q2, q3
+    DOWN q4, q5, q6, q7, 2, \channel
+    vadd.i32 q0, q0, q4
+    vsub.i32 q1, q1, q4
+    vadd.i32 q2, q2, q5
+    vsub.i32 q3, q3, q5
+    DOWN q4, q5, q6, q7, 3, \channel
+    vsub.i32 q1, q1, q4
+    vsub.i32 q3, q3, q5
     vshr.s32 q0, q0, #2
     vshr.s32 q1, q1, #2
-    .if \to != 0
-    adds r1, #32
-    .endif
-    vst20.32 {{q0, q1}}, [r1]
-    vst21.32 {{q0, q1}}, [r1]
+    vshr.s32 q2, q2, #2
+    vshr.s32 q3, q3, #2
+    vst20.32 {{q0, q1}}, [r0]
+    vst21.32 {{q0, q1}}, [r0]
+    vst20.32 {{q2, q3}}, [r4]
+    vst21.32 {{q2, q3}}, [r4]
+    adds r0, #32
+    adds r4, #32
 .endm
 
-// \dst = products of position \first, then those one and two rows below it, added or subtracted.
-.macro SUM dst, first, channel, op
-    vldrw.u32 \dst, [r0, #32 * \first + 16 * \channel]
-    vldrw.u32 q4, [r0, #32 * \first + 128 + 16 * \channel]
-    vldrw.u32 q5, [r0, #32 * \first + 256 + 16 * \channel]
-    v\op\().i32 \dst, \dst, q4
-    v\op\().i32 \dst, \dst, q5
-.endm
-
-// fn(tiles, weight, products, quads, unrolled, acc): products of \unroll times four pairs of channels at a time, then outputs.
-.macro WINOGRAD name, unroll
+// fn(tiles, weight, acc, loops, count): for \count pairs of output channels the products of \unroll times four pairs of input
+// channels at a time, on the stack, then outputs: acc[row 0, 1][2 * count channels][8]. Behind the products: tiles, acc, count,
+// bytes from row to row.
+.macro WINOGRAD name, unroll, looped
     .section .text.\name, "ax", %progbits
     .p2align 2
     .global \name
@@ -154,36 +159,52 @@ picodream_helium_winograd_input:
     .thumb_func
 \name:
     ENTER
-    mov r7, r2
+    ldr r4, [sp, #100]
+    sub sp, #528
+    strd r0, r2, [sp, #512]
+    lsl r6, r4, #6
+    strd r4, r6, [sp, #520]
     mov r11, r3
     mov r3, r1
-    mov r1, r0
+9:
+    ldr r1, [sp, #512]
+    mov r7, sp
     movs r9, #16
 10:
     clrm {{r0, r2, r4, r6, r8, r10, r12, lr}}
+    .if \looped
     mov r5, r11
 11:
+    .endif
     .rept \unroll
     PRODUCT
     .endr
+    .if \looped
     subs r5, #1
     bne 11b
+    .endif
     strd r0, r2, [r7], #8
     strd r4, r6, [r7], #8
     strd r8, r10, [r7], #8
     strd r12, lr, [r7], #8
     subs r9, #1
     bne 10b
-    sub r0, r7, #512
-    ldr r1, [sp, #100]
-    OUTPUT 0, 0, 0
-    OUTPUT 0, 1, 1
-    OUTPUT 1, 0, 1
-    OUTPUT 1, 1, 1
+    ldr r0, [sp, #516]
+    ldr r4, [sp, #524]
+    add r4, r0
+    OUTPUT 0
+    OUTPUT 1
+    ldr r5, [sp, #520]
+    str r0, [sp, #516]
+    subs r5, #1
+    str r5, [sp, #520]
+    bne 9b
+    add sp, #528
     LEAVE
     .size \name, . - \name
 .endm
 
-WINOGRAD picodream_helium_winograd_1, 1
-WINOGRAD picodream_helium_winograd_2, 2
-WINOGRAD picodream_helium_winograd_4, 4
+WINOGRAD picodream_helium_winograd_1, 1, 1
+WINOGRAD picodream_helium_winograd_2, 2, 0
+WINOGRAD picodream_helium_winograd_4, 4, 0
+WINOGRAD picodream_helium_winograd_8, 4, 1
