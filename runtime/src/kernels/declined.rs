@@ -44,16 +44,16 @@ pub(crate) fn mix(_mix: &mut Mix<'_>) -> bool {
 }
 
 /// A tensor to 8 bits, as `ops/narrow.rs` does it; its channels are as many as scales.
-pub(crate) fn narrow(_values: &[half::f16], _integers: &mut [i8], _scales: &mut [f32]) -> bool {
+pub fn narrow(_values: &[half::f16], _integers: &mut [i8], _scales: &mut [f32]) -> bool {
     false
 }
 
 /// The sums of eight output channels as [`super::winograd_products`] has them of two: acc\[row 0, 1\]\[8 channels\]\[8\].
-pub(crate) fn winograd_eight(_tiles: &[i16], _pairs: usize, _weight: &[u8], _acc: &mut [i32]) -> bool {
+pub fn winograd_eight(_tiles: &[i16], _pairs: usize, _weight: &[u8], _acc: &mut [i32]) -> bool {
     false
 }
 
 /// out\[o\] = [`crate::math::dot`] of `x` and row o of `weight`.
-pub(crate) fn dots(_x: &[f32], _weight: &[i8], _out: &mut [f32]) -> bool {
+pub fn dots(_x: &[f32], _weight: &[i8], _out: &mut [f32]) -> bool {
     false
 }

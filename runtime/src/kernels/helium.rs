@@ -4,7 +4,6 @@
 #![allow(unsafe_code, reason = "calls of assembler, whose reads and writes are bounded by the checks before them")]
 
 use core::arch::global_asm;
-use core::mem::MaybeUninit;
 use core::ptr::null;
 
 use super::{Geometry, Taps, portable};
@@ -18,12 +17,10 @@ mod mix;
 mod narrow;
 
 pub use ends::{feed, finish};
+pub use mix::dots;
+pub use narrow::narrow;
 
-pub(crate) use {
-    ends::feed_row,
-    mix::{dots, mix},
-    narrow::narrow,
-};
+pub(crate) use {ends::feed_row, mix::mix};
 
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "cortex-m-helium";
@@ -34,7 +31,7 @@ pub const BLOB_ALIGN: usize = 4;
 // The assembler of module text does not know the target's CPU.
 global_asm!(".cpu cortex-m55", include_str!("helium/sums.s"), include_str!("helium/winograd.s"));
 
-/// Rows times quads of channels that one call of a loop may sum.
+/// Rows times quads of channels that one call of a loop may sum: a word of stack each.
 const MAX_ADDRESSES: usize = 96;
 
 /// What the sums' loops are told; the assembler knows the order.
@@ -65,8 +62,8 @@ struct Square {
     /// First inputs of the rows that are there, and how many.
     rows: [*const i16; 3],
     row_count: usize,
-    /// Room for an address for each row and each four pairs of channels.
-    list: *mut usize,
+    /// The loops' own: steps between the places of the inputs, on the stack.
+    list: *const usize,
     /// Bytes from where four pairs of channels end to where the next begin.
     quad_step: usize,
     /// Bytes from a row's first place to where its last pairs end.
@@ -107,6 +104,7 @@ unsafe extern "C" {
         tile_step: usize,
         pairs: usize,
     );
+    fn picodream_helium_winograd_few(tiles: *const i16, weight: *const u8, acc: *mut i32, loops: usize, count: usize);
     fn picodream_helium_winograd_1(tiles: *const i16, weight: *const u8, acc: *mut i32, loops: usize, count: usize);
     fn picodream_helium_winograd_2(tiles: *const i16, weight: *const u8, acc: *mut i32, loops: usize, count: usize);
     fn picodream_helium_winograd_4(tiles: *const i16, weight: *const u8, acc: *mut i32, loops: usize, count: usize);
@@ -194,12 +192,11 @@ fn square(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i3
     if !inside || !regular || !(1..=MAX_ADDRESSES).contains(&entries) || pairs == 0 {
         return None;
     }
-    let mut list = [const { MaybeUninit::<usize>::uninit() }; MAX_ADDRESSES];
     let odd_columns = if g.stride == 2 { 2 * g.columns } else { 0 };
     let mut job = Square {
         rows,
         row_count,
-        list: list.as_mut_ptr().cast(),
+        list: null(),
         quad_step: (16 * g.columns).wrapping_sub(odd_columns),
         row_end: 16 * g.columns * (quads - 1) + odd_columns,
         quads,
@@ -216,9 +213,10 @@ fn square(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i3
     // Six pixels are two times three.
     let at_once = if matches!(pixels, 5 | 6) && !masked { 3 } else { 4 };
     job.again = usize::from(pixels > at_once);
-    // SAFETY: `list` has room for `entries` addresses; they are of inputs whose pixels lie below `g.columns` (`inside`), in
+    // SAFETY: the `entries` places are of inputs whose pixels lie below `g.columns` (`inside`), in
     // rows of `g.len()` elements; weights are read from the first row that is there, those of four pairs, or of as many as
-    // there are, for each address, and `skip` more for each pair of output channels; sums are written four at a time into the 8 of a channel before `end`.
+    // there are, for each place, and `skip` more for each pair of output channels; sums are written four at a time into the 8
+    // of a channel before `end`.
     unsafe {
         match (g.stride, at_once) {
             _ if masked => picodream_helium_direct_masked(&mut job),
@@ -302,14 +300,14 @@ pub fn winograd_products(tiles: &[i16], pairs: usize, weight: &[u8], products: &
 }
 
 /// The sums of eight output channels, whose weights are one after the other: acc\[row 0, 1\]\[8 channels\]\[8\].
-pub(crate) fn winograd_eight(tiles: &[i16], pairs: usize, weight: &[u8], acc: &mut [i32]) -> bool {
+pub fn winograd_eight(tiles: &[i16], pairs: usize, weight: &[u8], acc: &mut [i32]) -> bool {
     winograd_outputs(tiles, pairs, weight, 4, acc)
 }
 
 /// The sums of `count` pairs of output channels: acc\[row 0, 1\]\[2 · count\]\[8\]; `false` leaves them to other loops.
 fn winograd_outputs(tiles: &[i16], pairs: usize, weight: &[u8], count: usize, acc: &mut [i32]) -> bool {
     let fits = tiles.len() >= 128 * pairs && weight.len() >= 128 * pairs * count && acc.len() >= 32 * count;
-    if !fits || pairs == 0 || !pairs.is_multiple_of(4) || !aligned(tiles, weight) {
+    if !fits || pairs == 0 || !aligned(tiles, weight) {
         return false;
     }
     let (tiles, weight, acc, quads) = (tiles.as_ptr(), weight.as_ptr(), acc.as_mut_ptr(), pairs / 4);
@@ -317,6 +315,7 @@ fn winograd_outputs(tiles: &[i16], pairs: usize, weight: &[u8], count: usize, ac
     // written for each: checked to fit.
     unsafe {
         match quads {
+            _ if !pairs.is_multiple_of(4) => picodream_helium_winograd_few(tiles, weight, acc, pairs, count),
             2 => picodream_helium_winograd_2(tiles, weight, acc, 1, count),
             4 => picodream_helium_winograd_4(tiles, weight, acc, 1, count),
             _ if quads % 4 == 0 => picodream_helium_winograd_8(tiles, weight, acc, quads / 4, count),

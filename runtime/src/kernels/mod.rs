@@ -25,7 +25,7 @@ pub(crate) use backend::{Prepared, direct_row, prepare};
 pub(crate) use declined::{Prepared, direct_row, prepare};
 
 #[cfg(picodream_backend = "helium")]
-pub(crate) use backend::{dots, narrow, winograd_eight};
+pub use backend::{dots, narrow, winograd_eight};
 #[cfg(any(
     picodream_backend = "host",
     picodream_backend = "helium",
@@ -33,7 +33,7 @@ pub(crate) use backend::{dots, narrow, winograd_eight};
 ))]
 pub(crate) use backend::{feed_row, mix};
 #[cfg(not(picodream_backend = "helium"))]
-pub(crate) use declined::{dots, narrow, winograd_eight};
+pub use declined::{dots, narrow, winograd_eight};
 #[cfg(not(any(
     picodream_backend = "host",
     picodream_backend = "helium",

@@ -3,7 +3,7 @@
 //! Keys and values were written by a 1×1 convolution before; the queries of some pixels are projected when their turn comes, so
 //! no N×N and no N×C buffer exists. The output may replace the source: a pixel is read before it is written.
 
-use super::feed::{feed_block, feed_pixels};
+use super::feed::feed_block;
 use super::finish::{Block, Output, dequantise};
 use super::norm::{Statistics, affine};
 use super::{Context, Source};
@@ -59,10 +59,11 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
         for x in (0..width).step_by(QUERY_PIXELS) {
             let (pixel, pixels) = (y * width + x, QUERY_PIXELS.min(width - x));
             let input = source.or(output.out.as_elements());
-            feed_block(input, pixel * channels, (channels, pixels), pairs, quantisers[0], work.row);
+            let size = (channels, pixels);
+            feed_block(input, pixel * channels, size, pairs, quantisers[0], work.row);
             queries.project(&mut work, pixels);
             mix(&mut work, kv, usize::from(op.heads), (channels, height * width), pixels);
-            feed_pixels(&work.query[..pixels * channels], channels, quantisers[1], work.row);
+            feed_block(Elements::F32(work.query), 0, size, &[], quantisers[1], work.row);
             let block = Block { acc: &[], pixel, pixels, channel: 0, channels, row: 0 };
             if !output.direct_row(&prepared, &taps(channels, work.row), &block) {
                 let acc = bytemuck::cast_slice_mut(work.scores);

@@ -96,7 +96,9 @@ impl<'a> RowFeed<'a> {
 
     fn fill(&mut self, row: usize, slot: usize, out: Elements<'_>) {
         let (geometry, width, doubled, affine) = (self.geometry, self.width, self.doubled, self.affine);
-        for source in self.sources.into_iter().flatten() {
+        // By number: an iterator would copy both sources for every row.
+        for index in 0..self.sources.len() {
+            let Some(source) = self.sources[index] else { continue };
             let elements = source.elements.or(out);
             let first = row * width * source.channels;
             let affine = affine.get(2 * source.first..).unwrap_or(&[]);
@@ -125,13 +127,29 @@ fn feed_row(
     };
     let feed = Feed { values, channels, affine, quantiser: source.quantiser };
     let source = RowSource { elements, first, width, doubled };
-    if !kernels::feed_row(&source, &feed, &mut target) && (values.is_empty() || !kernels::feed(&feed, &mut target)) {
-        let load = |at: usize, out: &mut [f32]| elements.load(first + at, out);
-        portable::feed_with(load, &feed, width, doubled, &mut target);
+    if kernels::feed_row(&source, &feed, &mut target) || !values.is_empty() && kernels::feed(&feed, &mut target) {
+        return;
+    }
+    match (elements, affine.is_empty(), doubled) {
+        (Elements::F32(values), true, false) => feed_floats(&values[first..][..width * channels], &feed, &mut target),
+        _ => {
+            let load = |at: usize, out: &mut [f32]| elements.load(first + at, out);
+            portable::feed_with(load, &feed, width, doubled, &mut target);
+        }
     }
 }
 
-/// Quantises some pixels of a source from element `first` on, behind an affine map, into a row of a 1×1 kernel.
+/// Quantises f32 pixels \[pixels\]\[channels\] as they are.
+fn feed_floats(values: &[f32], feed: &Feed<'_>, target: &mut FeedTarget<'_>) {
+    for (x, pixel) in values.chunks_exact(feed.channels).enumerate() {
+        for (channel, value) in pixel.iter().enumerate() {
+            let at = target.geometry.index(target.column + x, target.channel + channel);
+            target.row[at] = feed.quantiser.quantise(*value);
+        }
+    }
+}
+
+/// Quantises some pixels of a source from element `first` on, behind an affine map or none, into a row of a 1×1 kernel.
 pub(super) fn feed_block(
     elements: Elements<'_>,
     first: usize,
@@ -143,14 +161,4 @@ pub(super) fn feed_block(
     let geometry = Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS };
     let source = FeedSource { elements: Source::Own(elements), channels, first: 0, quantiser };
     feed_row(elements, first, pixels, &source, affine, false, FeedTarget { row, geometry, column: 0, channel: 0 });
-}
-
-/// Quantises f32 pixels \[pixels\]\[channels\] into a row of a 1×1 kernel.
-pub(super) fn feed_pixels(values: &[f32], channels: usize, quantiser: Quantiser, row: &mut [i16]) {
-    let geometry = Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS };
-    for (column, pixel) in values.chunks_exact(channels).enumerate() {
-        for (channel, value) in pixel.iter().enumerate() {
-            row[geometry.index(column, channel)] = quantiser.quantise(*value);
-        }
-    }
 }

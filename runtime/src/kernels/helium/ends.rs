@@ -19,7 +19,7 @@ global_asm!(".cpu cortex-m55", include_str!("finish.s"), include_str!("feed.s"))
 /// What the loops of a row's runs of pixels are told; the assembler knows the order.
 #[repr(C)]
 struct Run {
-    /// Halves or integers.
+    /// Halves, floats or integers.
     values: *const u8,
     /// Bytes between the pixels.
     step: usize,
@@ -63,6 +63,7 @@ struct Ends {
 
 unsafe extern "C" {
     fn picodream_helium_feed_plain(run: &Run);
+    fn picodream_helium_feed_floats(run: &Run);
     fn picodream_helium_feed_twice(run: &Run);
     fn picodream_helium_feed_normed(run: &Run);
     fn picodream_helium_feed_silu(run: &Run);
@@ -88,13 +89,16 @@ pub fn feed(feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
     feed_runs(run, feed.values, &[], (feed, 1), target)
 }
 
-/// Like [`feed`] for 8-bit sources, and for halves that are written twice.
+/// Like [`feed`] for 8-bit sources, for floats as they are, and for halves that are written twice.
 pub(crate) fn feed_row(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
     let elements = source.first..source.first + source.width * feed.channels;
     match (source.elements, feed.quantiser, source.doubled) {
         (Elements::F16(halves), Quantiser::Plain { .. }, true) if feed.affine.is_empty() => halves
             .get(elements)
             .is_some_and(|halves| feed_runs(picodream_helium_feed_twice, halves, &[], (feed, 2), target)),
+        (Elements::F32(floats), Quantiser::Plain { .. }, false) if feed.affine.is_empty() => floats
+            .get(elements)
+            .is_some_and(|floats| feed_runs(picodream_helium_feed_floats, floats, &[], (feed, 1), target)),
         (Elements::I8(integers, scales), quantiser, false) if scales.len() == feed.channels => {
             let run = match quantiser {
                 Quantiser::Silu { .. } if feed.affine.len() >= 2 * feed.channels => {

@@ -1,4 +1,4 @@
-// From f16 or 8 bits to quantised integers: eight channels of a pixel at a time, lanes are even channels and odd ones.
+// From f16, f32 or 8 bits to quantised integers: eight channels of a pixel at a time, lanes are even channels and odd ones.
 
 // fn(&Run): runs of pixels whose words are neighbours, one for each eight channels, of \size bytes a value; each pixel is
 // written \times. Run: values, bytes from pixel to pixel, first word, bytes between pairs of channels, pixels, affine pairs or
@@ -88,6 +88,15 @@ BEGIN picodream_helium_feed_plain, 2, 1
     HALVES q4, q5
     PLAIN 1
 END picodream_helium_feed_plain
+
+BEGIN picodream_helium_feed_floats, 4, 1
+10:
+    dls lr, r5
+1:
+    vld20.32 {{q4, q5}}, [r1]
+    vld21.32 {{q4, q5}}, [r1]
+    PLAIN 1
+END picodream_helium_feed_floats
 
 BEGIN picodream_helium_feed_twice, 2, 2
 10:

@@ -44,6 +44,8 @@ unsafe extern "C" {
 const SMALLEST: f32 = f32::from_bits((127 - 79) << 23);
 
 /// query = softmax(query·kᵀ)·v with the order of operations of `ops/attention.rs`; declines heads that are not whole chunks.
+// Apart, or its variables are on the stack of all that its caller calls.
+#[inline(never)]
 pub(crate) fn mix(mix: &mut Mix<'_>) -> bool {
     let (channels, tokens) = (mix.channels, mix.tokens);
     let dim = channels / mix.heads.max(1);
@@ -101,7 +103,7 @@ fn large_enough(values: &[f32]) -> bool {
 }
 
 /// out\[o\] = [`crate::math::dot`] of `x` and row o of `weight`; declines lengths that are no multiples of four.
-pub(crate) fn dots(x: &[f32], weight: &[i8], out: &mut [f32]) -> bool {
+pub fn dots(x: &[f32], weight: &[i8], out: &mut [f32]) -> bool {
     let regular = !x.is_empty() && x.len().is_multiple_of(4) && !out.is_empty() && weight.len() >= x.len() * out.len();
     if !regular || !large_enough(x) {
         return false;

@@ -24,7 +24,9 @@ unsafe extern "C" {
 }
 
 /// As `ops/narrow.rs`, for channels by eight; declines infinities and NaN, and may have written then.
-pub(crate) fn narrow(values: &[f16], integers: &mut [i8], scales: &mut [f32]) -> bool {
+// Apart, or its variables are on the stack of all that its caller calls.
+#[inline(never)]
+pub fn narrow(values: &[f16], integers: &mut [i8], scales: &mut [f32]) -> bool {
     let channels = scales.len();
     let pixels = values.len() / channels.max(1);
     let whole = channels > 0 && channels.is_multiple_of(8) && pixels > 0;

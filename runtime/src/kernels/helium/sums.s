@@ -151,8 +151,12 @@
     .thumb_func
 \name:
     ENTER
-    sub sp, #16
     mov r11, r0
+    ldr r1, [r11, #SQUARE_ENTRIES]
+    sub sp, sp, r1, lsl #2
+    mov r1, sp
+    str r1, [r11, #SQUARE_LIST]
+    sub sp, #16
     movs r0, #0
     vidup.u32 q6, r0, #1
     ldr r1, [r11, #SQUARE_PAIR_STEP]
@@ -222,7 +226,9 @@
     str r3, [r11, #SQUARE_END]
     b 9b
 13:
+    ldr r1, [r11, #SQUARE_ENTRIES]
     add sp, #16
+    add sp, sp, r1, lsl #2
     LEAVE
     .size \name, . - \name
 .endm

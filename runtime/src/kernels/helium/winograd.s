@@ -148,8 +148,24 @@ picodream_helium_winograd_input:
     adds r4, #32
 .endm
 
-// fn(tiles, weight, acc, loops, count): for \count pairs of output channels the products of \unroll times four pairs of input
-// channels at a time, on the stack, then outputs: acc[row 0, 1][2 * count channels][8]. Behind the products: tiles, acc, count,
+// One pair of input channels of one position: lanes are the four tiles.
+.macro FEW
+    vldrw.u32 q2, [r1], #16
+    vmovlb.s16 q3, q2
+    vmovlt.s16 q2, q2
+    ldrsh r0, [r3]
+    ldrsh r2, [r3, #2]
+    ldrsh r4, [r3, #4]
+    ldrsh r6, [r3, #6]
+    adds r3, #8
+    vmla.s32 q0, q3, r0
+    vmla.s32 q1, q3, r4
+    vmla.s32 q0, q2, r2
+    vmla.s32 q1, q2, r6
+.endm
+
+// fn(tiles, weight, acc, loops, count): for count pairs of output channels the products of so many times four pairs of input
+// channels at a time (0: one pair at a time), on the stack, then outputs: acc[row 0, 1][2 * count channels][8]. Behind the products: tiles, acc, count,
 // bytes from row to row.
 .macro WINOGRAD name, unroll, looped
     .section .text.\name, "ax", %progbits
@@ -171,10 +187,18 @@ picodream_helium_winograd_input:
     mov r7, sp
     movs r9, #16
 10:
+    .if \unroll == 0
+    vmov.i32 q0, #0
+    vmov.i32 q1, #0
+    .else
     clrm {{r0, r2, r4, r6, r8, r10, r12, lr}}
+    .endif
     .if \looped
     mov r5, r11
 11:
+    .endif
+    .if \unroll == 0
+    FEW
     .endif
     .rept \unroll
     PRODUCT
@@ -183,10 +207,15 @@ picodream_helium_winograd_input:
     subs r5, #1
     bne 11b
     .endif
+    .if \unroll == 0
+    vstrw.32 q0, [r7], #16
+    vstrw.32 q1, [r7], #16
+    .else
     strd r0, r2, [r7], #8
     strd r4, r6, [r7], #8
     strd r8, r10, [r7], #8
     strd r12, lr, [r7], #8
+    .endif
     subs r9, #1
     bne 10b
     ldr r0, [sp, #516]
@@ -204,6 +233,7 @@ picodream_helium_winograd_input:
     .size \name, . - \name
 .endm
 
+WINOGRAD picodream_helium_winograd_few, 0, 1
 WINOGRAD picodream_helium_winograd_1, 1, 1
 WINOGRAD picodream_helium_winograd_2, 2, 0
 WINOGRAD picodream_helium_winograd_4, 4, 0

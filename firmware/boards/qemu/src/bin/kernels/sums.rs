@@ -144,3 +144,28 @@ pub fn winograd_products(index: u64) -> Result<(), usize> {
     portable::winograd_products(tiles, pairs, weight, &mut [0; 128], &mut want[..32]);
     compare(got, want)
 }
+
+/// Four pairs of channels at once, against one after the other.
+pub fn winograd_eight(index: u64) -> Result<(), usize> {
+    let mut chance = Chance::new(29, index);
+    let mut case = Case::draw(&mut chance, 3, 1);
+    case.fill_weights(|| chance.within(9 * 127 + 1));
+    // As many as there are weights for.
+    let pairs = case.geometry.pairs.min(8);
+    let mut tiles = Aligned([0i16; 128 * 8 + 8]);
+    tiles.0.iter_mut().for_each(|value| *value = chance.within(4 * INPUT) as i16);
+    let (tiles, weight) = (&tiles.0[case.shift.0..][..128 * pairs], case.weight(512 * pairs));
+    let mut got = [UNTOUCHED; 136];
+    if !kernels::winograd_eight(tiles, pairs, weight, &mut got[..128]) {
+        return Ok(());
+    }
+    for (pair, weight) in weight.chunks(128 * pairs).enumerate() {
+        let mut want = [0; 32];
+        portable::winograd_products(tiles, pairs, weight, &mut [0; 128], &mut want);
+        for (row, want) in want.chunks(16).enumerate() {
+            let first = 64 * row + 16 * pair;
+            compare(&got[first..first + 16], want).map_err(|at| first + at)?;
+        }
+    }
+    compare(&got[128..], &[UNTOUCHED; 8]).map_err(|at| 128 + at)
+}
