@@ -48,7 +48,7 @@ impl Quantiser {
 }
 
 #[inline]
-fn clamp(value: i32, qmax: i32) -> i16 {
+pub(crate) fn clamp(value: i32, qmax: i32) -> i16 {
     value.clamp(-qmax - 1, qmax) as i16
 }
 

@@ -197,14 +197,19 @@ fn tell_layers(layers: &[LayerReport], output: &Output) -> Result<()> {
                 layer.shape, way.algorithm, way.scratch_bytes, way.constant_bytes
             ))?;
             if way.integer_instructions_per_mac.is_some() {
-                let part = |count: Option<f64>| count.map_or_else(String::new, |count| format!("{count:.3}"));
+                let part =
+                    |count: Option<f64>, places| count.map_or_else(String::new, |count| format!("{count:.places$}"));
                 let integer: String =
-                    ways().map(|way| format!("{:>9}", part(way.integer_instructions_per_mac))).collect();
+                    ways().map(|way| format!("{:>9}", part(way.integer_instructions_per_mac, 3))).collect();
                 output.line(format_args!("{:<30} {:<9}{integer}", "", "  integer"))?;
+                let rest: String =
+                    ways().map(|way| format!("{:>9}", part(way.epilogue_instructions_per_output, 1))).collect();
+                output.line(format_args!("{:<30} {:<9}{rest}", "", "  rest/out"))?;
             }
         }
     }
-    output.line("integer: row feed, products and sums alone; the rest turns sums into f16 outputs")?;
+    output
+        .line("integer: row feed, products and sums alone; rest/out: what turns sums into an f16 output, by output")?;
     output.line("")
 }
 

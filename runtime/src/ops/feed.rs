@@ -132,11 +132,15 @@ fn feed_row(
     }
     match (elements, affine.is_empty(), doubled) {
         (Elements::F32(values), true, false) => feed_floats(&values[first..][..width * channels], &feed, &mut target),
-        _ => {
-            let load = |at: usize, out: &mut [f32]| elements.load(first + at, out);
-            portable::feed_with(load, &feed, width, doubled, &mut target);
-        }
+        _ => defined(&source, &feed, &mut target),
     }
+}
+
+/// The definition; apart, so that its variables take no stack below the loops.
+#[inline(never)]
+fn defined(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) {
+    let load = |at: usize, out: &mut [f32]| source.elements.load(source.first + at, out);
+    portable::feed_with(load, feed, source.width, source.doubled, target);
 }
 
 /// Quantises f32 pixels \[pixels\]\[channels\] as they are.

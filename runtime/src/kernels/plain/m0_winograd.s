@@ -1,0 +1,177 @@
+// Winograd's transforms on Cortex-M0+, two channels at a time without instructions for it: a word with 2^15 added to its lower
+// half, an exclusive or, is upper · 2^16 + lower + 2^15, and such numbers add and subtract without a carry in between.
+
+// The next two columns to \c and \d: row r8 \op row r9. r1 is 2^15.
+.macro COLUMNS op, c, d
+    mov r2, r8
+    ldm r2!, {{\c, \d}}
+    mov r8, r2
+    mov r2, r9
+    ldr r3, [r2]
+    eors \c, r1
+    eors r3, r1
+    \op \c, \c, r3
+    ldr r3, [r2, #4]
+    eors \d, r1
+    eors r3, r1
+    \op \d, \d, r3
+    adds r2, #8
+    mov r9, r2
+    .ifc \op, adds
+    lsls r3, r1, #1
+    subs \c, \c, r3
+    subs \d, \d, r3
+    .endif
+.endm
+
+// The word \a \op \b to r0.
+.macro PUT op, a, b
+    \op r2, \a, \b
+    adds r2, r2, r1
+    eors r2, r1
+    str r2, [r0]
+.endm
+
+// One tile's four words, in columns \a to \d, to their positions; r10 bytes lie between those, r11 is three times as much less 4.
+.macro TILE a, b, c, d
+    PUT subs, \a, \c
+    add r0, r10
+    PUT adds, \b, \c
+    add r0, r10
+    PUT subs, \c, \b
+    add r0, r10
+    PUT subs, \b, \d
+    mov r3, r11
+    subs r0, r0, r3
+.endm
+
+// One row of Bt·d·B for four tiles: rows \a and \b of the job, combined by \op; r0 comes out at the next row's positions.
+.macro TILES a, b, op
+    mov r3, r12
+    ldr r2, [r3, #\a]
+    mov r8, r2
+    ldr r2, [r3, #\b]
+    mov r9, r2
+    COLUMNS \op, r4, r5
+    movs r2, #2
+11:
+    mov lr, r2
+    COLUMNS \op, r6, r7
+    TILE r4, r5, r6, r7
+    COLUMNS \op, r4, r5
+    TILE r6, r7, r4, r5
+    mov r2, lr
+    subs r2, #1
+    bne 11b
+    mov r3, r10
+    lsls r3, r3, #2
+    adds r0, r0, r3
+    subs r0, #16
+.endm
+
+// fn(job, tiles): transforms every pair of channels of a block; the job's fields are those of winograd.rs.
+START picodream_plain_winograd_input
+    mov r12, r0
+    ldr r2, [r0, #20]
+    mov r10, r2
+    lsls r3, r2, #1
+    adds r3, r3, r2
+    subs r3, #4
+    mov r11, r3
+    mov r0, r1
+    movs r1, #1
+    lsls r1, r1, #15
+10:
+    TILES 0, 8, subs
+    TILES 4, 8, adds
+    TILES 8, 4, subs
+    TILES 4, 12, subs
+    mov r3, r10
+    lsls r3, r3, #4
+    subs r0, r0, r3
+    adds r0, #16
+    mov r2, r12
+    ldr r3, [r2, #16]
+    ldm r2!, {{r4-r7}}
+    adds r4, r4, r3
+    adds r5, r5, r3
+    adds r6, r6, r3
+    adds r7, r7, r3
+    subs r2, #16
+    stm r2!, {{r4-r7}}
+    ldr r3, [r2, #8]
+    subs r3, #1
+    str r3, [r2, #8]
+    beq 12f
+    b 10b
+12:
+FINISH picodream_plain_winograd_input
+
+// fn(products, acc): At·M·A / 4 of two channels and four tiles. r4, r5 are the upper pixels, r6, r7 the lower ones.
+START picodream_plain_winograd_output
+    movs r2, #8
+1:
+    mov r8, r2
+    ldr r2, [r0, #32]
+    ldr r3, [r0, #64]
+    adds r4, r2, r3
+    subs r5, r2, r3
+    ldr r2, [r0]
+    ldr r3, [r0, #96]
+    adds r4, r4, r2
+    subs r5, r5, r3
+    adds r0, #128
+    ldr r2, [r0, #32]
+    ldr r3, [r0, #64]
+    adds r6, r2, r3
+    subs r7, r2, r3
+    ldr r2, [r0]
+    ldr r3, [r0, #96]
+    adds r6, r6, r2
+    subs r7, r7, r3
+    adds r4, r4, r6
+    adds r5, r5, r7
+    adds r0, #128
+    ldr r2, [r0, #32]
+    ldr r3, [r0, #64]
+    adds r4, r4, r2
+    adds r4, r4, r3
+    adds r5, r5, r2
+    subs r5, r5, r3
+    subs r6, r6, r2
+    subs r6, r6, r3
+    subs r7, r7, r2
+    adds r7, r7, r3
+    ldr r2, [r0]
+    ldr r3, [r0, #96]
+    adds r4, r4, r2
+    subs r5, r5, r3
+    subs r6, r6, r2
+    adds r7, r7, r3
+    adds r0, #128
+    ldr r2, [r0, #32]
+    ldr r3, [r0, #64]
+    subs r6, r6, r2
+    subs r6, r6, r3
+    subs r7, r7, r2
+    adds r7, r7, r3
+    ldr r2, [r0]
+    ldr r3, [r0, #96]
+    subs r6, r6, r2
+    adds r7, r7, r3
+    asrs r4, r4, #2
+    asrs r5, r5, #2
+    asrs r6, r6, #2
+    asrs r7, r7, #2
+    str r4, [r1]
+    str r5, [r1, #4]
+    str r6, [r1, #64]
+    str r7, [r1, #68]
+    movs r2, #95
+    lsls r2, r2, #2
+    subs r0, r0, r2
+    adds r1, #8
+    mov r2, r8
+    subs r2, #1
+    bne 1b
+FINISH picodream_plain_winograd_output
