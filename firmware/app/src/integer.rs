@@ -89,7 +89,8 @@ impl<'a> Layer<'a> {
             let row = &mut self.ring[slot * geometry.len()..][..geometry.len()];
             let mut target = FeedTarget { row, geometry, column: geometry.kernel / 2, channel: 0 };
             let feed = Feed { values, channels, affine: &[], quantiser };
-            if doubled || !kernels::feed(&feed, &mut target) {
+            let fed = if doubled { kernels::feed_doubled } else { kernels::feed }(&feed, &mut target);
+            if !fed {
                 let load = |at: usize, out: &mut [f32]| {
                     for (value, half) in out.iter_mut().zip(&values[at..]) {
                         *value = picodream::f16::to_f32(*half);

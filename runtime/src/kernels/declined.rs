@@ -33,6 +33,11 @@ pub(crate) fn direct_row(
     false
 }
 
+/// Quantises a row of halves, every pixel twice, side by side.
+pub fn feed_doubled(_feed: &Feed<'_>, _target: &mut FeedTarget<'_>) -> bool {
+    false
+}
+
 /// Quantises a row of any storage.
 pub(crate) fn feed_row(_source: &RowSource<'_>, _feed: &Feed<'_>, _target: &mut FeedTarget<'_>) -> bool {
     false

@@ -43,6 +43,9 @@ macro_rules! products {
 }
 
 #[cfg(target_abi = "eabihf")]
+#[path = "dsp/dense.rs"]
+mod dense;
+#[cfg(target_abi = "eabihf")]
 #[path = "dsp/feed.rs"]
 mod feed;
 #[cfg(target_abi = "eabihf")]
@@ -51,18 +54,32 @@ mod finish;
 #[cfg(target_abi = "eabihf")]
 #[path = "dsp/mix.rs"]
 mod mix;
-#[path = "dsp/sums.rs"]
-mod sums;
+#[cfg(target_abi = "eabihf")]
+#[path = "dsp/narrow.rs"]
+mod narrow;
+#[macro_use]
+#[path = "dsp/rows.rs"]
+mod rows;
+#[path = "dsp/direct.rs"]
+mod direct;
+#[path = "dsp/phase.rs"]
+mod phase;
 #[path = "dsp/winograd.rs"]
 mod winograd;
 
 // Without an FPU the portable loops feed and finish.
 #[cfg(not(target_abi = "eabihf"))]
 pub use super::portable::{feed, finish};
-pub use sums::{direct, phase};
+pub use direct::direct;
+pub use phase::phase;
 pub use winograd::{winograd_input, winograd_products};
 #[cfg(target_abi = "eabihf")]
-pub use {feed::feed, finish::finish};
+pub use {
+    dense::dots,
+    feed::{feed, feed_doubled},
+    finish::finish,
+    narrow::narrow,
+};
 
 #[cfg(target_abi = "eabihf")]
 pub(crate) use {feed::feed_row, mix::mix};

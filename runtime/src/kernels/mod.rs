@@ -34,12 +34,20 @@ pub(crate) use backend::{Prepared, direct_row, prepare};
 #[cfg(not(picodream_backend = "host"))]
 pub(crate) use declined::{Prepared, direct_row, prepare};
 
+#[cfg(all(picodream_backend = "dsp", target_abi = "eabihf"))]
+pub use backend::feed_doubled;
 #[cfg(picodream_backend = "helium")]
-pub use backend::{dots, narrow, winograd_eight};
+pub use backend::winograd_eight;
+#[cfg(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")))]
+pub use backend::{dots, narrow};
 #[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
 pub(crate) use backend::{feed_row, mix};
+#[cfg(not(all(picodream_backend = "dsp", target_abi = "eabihf")))]
+pub use declined::feed_doubled;
 #[cfg(not(picodream_backend = "helium"))]
-pub use declined::{dots, narrow, winograd_eight};
+pub use declined::winograd_eight;
+#[cfg(not(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf"))))]
+pub use declined::{dots, narrow};
 #[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
 pub(crate) use declined::{feed_row, mix};
 

@@ -188,7 +188,7 @@ impl Work<'_> {
             let taps = Taps { rows, geometry: self.feed.geometry() };
             let row =
                 Block { acc: &[], pixel: y * self.width, pixels: self.width, channel: 0, channels: self.cout, row: 0 };
-            let done = self.output.direct_row(&prepared, &taps, &row);
+            let done = prepared.is_ready() && self.output.direct_row(&prepared, &taps, &row);
             for x in (0..self.width).step_by(BLOCK_PIXELS).take_while(|_| !done) {
                 let pixels = BLOCK_PIXELS.min(self.width - x);
                 kernels::direct(&taps, self.weight, x, pixels, self.acc);

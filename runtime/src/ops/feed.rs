@@ -122,12 +122,17 @@ fn feed_row(
     let channels = source.channels;
     let affine = affine.get(..2 * channels).unwrap_or(&[]);
     let values = match elements {
-        Elements::F16(values) if !doubled => &values[first..first + width * channels],
+        Elements::F16(values) => &values[first..first + width * channels],
         _ => &[],
     };
     let feed = Feed { values, channels, affine, quantiser: source.quantiser };
     let source = RowSource { elements, first, width, doubled };
-    if kernels::feed_row(&source, &feed, &mut target) || !values.is_empty() && kernels::feed(&feed, &mut target) {
+    let fed = match (values.is_empty(), doubled) {
+        (true, _) => false,
+        (false, false) => kernels::feed(&feed, &mut target),
+        (false, true) => kernels::feed_doubled(&feed, &mut target),
+    };
+    if fed || kernels::feed_row(&source, &feed, &mut target) {
         return;
     }
     match (elements, affine.is_empty(), doubled) {

@@ -39,13 +39,21 @@ impl Output<'_> {
         let (finish, first) = self.parts(block);
         let sums = self.statistics.row_mut(block.row, block.channel..block.channel + block.channels);
         if !fast(&finish, self.residual, &mut self.out, first, sums) {
-            let (residual, out) = (self.residual, &mut self.out);
-            let put = |at: usize, values: &mut [f32]| {
-                add_residual(residual, out.as_elements(), first + at, values);
-                out.store(first + at, values);
-            };
-            portable::finish_with(&finish, put, sums);
+            self.finish_any(block);
         }
+    }
+
+    /// The same for any storage and alignment; apart, so that what is called for every few outputs is short.
+    #[inline(never)]
+    fn finish_any(&mut self, block: &Block<'_>) {
+        let (finish, first) = self.parts(block);
+        let sums = self.statistics.row_mut(block.row, block.channel..block.channel + block.channels);
+        let (residual, out) = (self.residual, &mut self.out);
+        let put = |at: usize, values: &mut [f32]| {
+            add_residual(residual, out.as_elements(), first + at, values);
+            out.store(first + at, values);
+        };
+        portable::finish_with(&finish, put, sums);
     }
 
     /// A whole output row of a direct convolution at once; `false` when the back end has no loop for it.
@@ -62,6 +70,7 @@ impl Output<'_> {
     }
 
     /// A block as the loops take it, and where in the output it begins.
+    #[inline(always)]
     fn parts<'s>(&self, block: &Block<'s>) -> (Finish<'s>, usize)
     where
         Self: 's,
@@ -85,6 +94,7 @@ impl Output<'_> {
 }
 
 /// The back end's loop, when it has one for these storages.
+#[inline(always)]
 fn fast(
     finish: &Finish<'_>,
     residual: Option<Source<'_>>,
@@ -98,6 +108,7 @@ fn fast(
 }
 
 /// A residual of halves, or none at all; `None` for one of another storage.
+#[inline(always)]
 fn halves(residual: Option<Source<'_>>, first: usize) -> Option<Residual<'_>> {
     match residual {
         None => Some(Residual::None),

@@ -22,6 +22,7 @@ impl<'a> Statistics<'a> {
     }
 
     /// The sums of some channels of row `row` of those under way.
+    #[inline(always)]
     pub(super) fn row_mut(&mut self, row: usize, channels: core::ops::Range<usize>) -> &mut [f32] {
         let first = row * self.totals.len();
         self.rows.get_mut(first + 2 * channels.start..first + 2 * channels.end).unwrap_or(&mut [])

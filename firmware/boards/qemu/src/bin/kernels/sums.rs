@@ -7,8 +7,8 @@ use crate::chance::{Aligned, Chance, compare};
 
 const MAX_PAIRS: usize = 21;
 const MAX_OUT_PAIRS: usize = 6;
-/// Two blocks of eight at stride 2, with padding.
-const MAX_COLUMNS: usize = 34;
+/// Four blocks of eight, or three at stride 2, with padding.
+const MAX_COLUMNS: usize = 50;
 const ROW: usize = 2 * MAX_PAIRS * MAX_COLUMNS;
 /// Inputs are within ±4096, weights within ±127; sums of odd channels may pass 2²³, where they wrap.
 const INPUT: i32 = 4096;
@@ -29,7 +29,8 @@ impl Case {
     fn draw(chance: &mut Chance, kernel: usize, stride: usize) -> Self {
         let most = if chance.one_in(4) { 3 } else { MAX_PAIRS };
         let pairs = 1 + chance.below(most);
-        let columns = BLOCK_PIXELS * (1 + chance.below(2)) * stride + if kernel == 1 { 0 } else { 2 };
+        let blocks = 1 + chance.below(if stride == 2 { 3 } else { 4 });
+        let columns = BLOCK_PIXELS * blocks * stride + if kernel == 1 { 0 } else { 2 };
         let odd = chance.one_in(8);
         let mut case = Self {
             geometry: Geometry { kernel, stride, pairs, columns },
