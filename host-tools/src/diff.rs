@@ -13,17 +13,21 @@ use anyhow::{Result, anyhow, ensure};
 use half::f16;
 use picodream::blob::{DType, TensorRecord};
 use picodream::sampler::predictions;
-use picodream::{Config, Model, Pipeline, Progress, UNet};
-use serde::Serialize;
+use picodream::spacing::AnySpacing;
+use picodream::{Config, Ddim, Model, Pipeline, Progress, UNet};
+use serde::{Serialize, Serializer};
 
 use crate::checkpoint::Checkpoint;
 use crate::float::{FloatPipeline, Graph, Op};
 use crate::picture::{LIMIT_DB, psnr_db};
+use crate::sampling::{SamplerChoice, usual_spacing};
 
 /// What to compare.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiffOptions {
-    /// DDIM steps.
+    /// The update rule, over the levels that are usual for it.
+    pub sampler: SamplerChoice,
+    /// Denoising steps.
     pub steps: u16,
     /// Seed of the first image; the others follow.
     pub seed: u64,
@@ -37,19 +41,32 @@ pub struct DiffOptions {
 
 impl Default for DiffOptions {
     fn default() -> Self {
-        Self { steps: 20, seed: 0, count: 8, class: None, guidance: 1.0 }
+        let sampler = SamplerChoice::Ddim(Ddim::default());
+        Self { sampler, steps: 20, seed: 0, count: 8, class: None, guidance: 1.0 }
     }
 }
 
 /// One denoising step, noisiest first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepDiff {
-    /// Its timestep.
-    pub timestep: u16,
+    /// Its timestep; few-step levels lie between whole ones.
+    #[serde(serialize_with = "whole_or_fraction")]
+    pub timestep: f32,
     /// Of the denoised estimate.
     pub x0_sqnr_db: f64,
     /// Of the network's output, variances included where it gives them.
     pub output_sqnr_db: f64,
+}
+
+/// 999 rather than 999.0.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn whole_or_fraction<S: Serializer>(timestep: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    // Below T ≤ 4096.
+    if timestep.fract() == 0.0 {
+        serializer.serialize_u16(*timestep as u16)
+    } else {
+        serializer.serialize_f32(*timestep)
+    }
 }
 
 /// One operator.
@@ -131,7 +148,7 @@ pub fn diff_with_progress(
         graph,
         arena: Arena::new(model.arena_bytes()),
         local: Arena::new(model.arena_bytes()),
-        steps: vec![(0, Power::default(), Power::default()); options.steps.into()],
+        steps: vec![(0.0, Power::default(), Power::default()); options.steps.into()],
         ops: vec![(Power::default(), Power::default()); graph.ops.len()],
     };
     let mut psnrs = Vec::with_capacity(options.count);
@@ -169,11 +186,12 @@ fn check_same_network(unet: &UNet<'_>, float: &FloatPipeline, checkpoint: &Check
     Ok(())
 }
 
-fn image_config(options: &DiffOptions, i: usize, num_classes: usize) -> Config {
+fn image_config(options: &DiffOptions, i: usize, num_classes: usize) -> Config<SamplerChoice, AnySpacing> {
     let turn = i % (num_classes + 1);
     let class = options.class.or((turn < num_classes).then_some(turn as u16));
     let guidance = if class.is_some() { options.guidance } else { 1.0 };
-    Config { steps: options.steps, class, guidance, ..Config::new(options.seed + i as u64) }
+    let plain = Config::with_spacing(options.seed + i as u64, options.sampler, usual_spacing(&options.sampler));
+    Config { steps: options.steps, class, guidance, ..plain }
 }
 
 /// A 16-byte aligned buffer: the aligned part of a longer one, whose heap memory never moves.
@@ -195,8 +213,8 @@ impl Arena {
 }
 
 /// x_0 of the free-running int8 pipeline.
-fn int8_image(model: &Model<'_>, config: &Config) -> Result<Vec<f32>> {
-    let mut arena = Arena::new(model.arena_bytes());
+fn int8_image(model: &Model<'_>, config: &Config<SamplerChoice, AnySpacing>) -> Result<Vec<f32>> {
+    let mut arena = Arena::new(Config::<SamplerChoice, AnySpacing>::arena_bytes(model));
     let mut pipeline = Pipeline::new(model, arena.bytes(), *config).map_err(|error| anyhow!("{error}"))?;
     while pipeline.step() == Progress::Running {}
     Ok(pipeline.sample().to_vec())
@@ -221,24 +239,23 @@ struct Comparison<'m, 'g> {
     arena: Arena,
     local: Arena,
     /// Per step: timestep, power of x̂0, power of the output.
-    steps: Vec<(u16, Power, Power)>,
+    steps: Vec<(f32, Power, Power)>,
     /// Per op: piled up, local.
     ops: Vec<(Power, Power)>,
 }
 
 impl Comparison<'_, '_> {
     /// Follows one float trajectory, comparing at each of its x_t; returns its x_0.
-    fn follow(&mut self, float: &FloatPipeline, config: &Config) -> Result<Vec<f32>> {
+    fn follow(&mut self, float: &FloatPipeline, config: &Config<SamplerChoice, AnySpacing>) -> Result<Vec<f32>> {
         let mut passes: Vec<Pass> = Vec::new();
-        let mut states: Vec<(u16, f32, f32, Vec<f32>)> = Vec::new();
+        let mut states: Vec<(f32, f32, f32, Vec<f32>)> = Vec::new();
         let op_count = self.graph.ops.len();
         let mut outputs: Vec<Vec<f32>> = Vec::new();
         let x0 = float.run_traced(
             config,
             &mut |step| {
                 let level = step.level;
-                // DDIM's timesteps are whole.
-                states.push((level.timestep as u16, level.alpha(), level.sigma(), step.sample.to_vec()));
+                states.push((level.timestep, level.alpha(), level.sigma(), step.sample.to_vec()));
             },
             &mut |_, trace| {
                 outputs.push(trace.output.to_vec());
@@ -270,18 +287,18 @@ impl Comparison<'_, '_> {
     }
 
     /// Runs the int8 network on one x_t, op by op; returns its output.
-    fn compare_pass(&mut self, pass: &Pass, sample: &[f32], timestep: u16, class: u16) -> Vec<f32> {
+    fn compare_pass(&mut self, pass: &Pass, sample: &[f32], timestep: f32, class: u16) -> Vec<f32> {
         self.unet.begin(self.arena.bytes());
         self.unet.begin(self.local.bytes());
         self.unet.sample_mut(self.arena.bytes()).copy_from_slice(sample);
         for index in 0..self.graph.ops.len() {
             let Some(op) = self.unet.op(index as u16) else { continue };
             let out = self.unet.tensor(op.common().out);
-            self.unet.run_op(index as u16, timestep.into(), class, self.arena.bytes());
+            self.unet.run_op(index as u16, timestep, class, self.arena.bytes());
             let reference = &pass.outputs[index];
             self.ops[index].0.add_all(reference, &read_tensor(&out, self.arena.bytes()));
             self.load_inputs(index, pass, sample);
-            self.unet.run_op(index as u16, timestep.into(), class, self.local.bytes());
+            self.unet.run_op(index as u16, timestep, class, self.local.bytes());
             self.ops[index].1.add_all(reference, &read_tensor(&out, self.local.bytes()));
         }
         self.unet.model_output(self.arena.bytes()).to_vec()
@@ -299,7 +316,7 @@ impl Comparison<'_, '_> {
     }
 
     fn report(self, name: &str, image_psnr_db: PsnrDb) -> DiffReport {
-        let step = |(timestep, x0, output): (u16, Power, Power)| StepDiff {
+        let step = |(timestep, x0, output): (f32, Power, Power)| StepDiff {
             timestep,
             x0_sqnr_db: x0.db(),
             output_sqnr_db: output.db(),
@@ -408,7 +425,7 @@ mod tests {
         let model = Model::parse(&exported.bytes).unwrap();
         let options = DiffOptions { steps: 4, count: 3, guidance: 1.5, ..DiffOptions::default() };
         let report = diff(&model, &checkpoint, &options).unwrap();
-        assert_eq!(report.steps.iter().map(|s| s.timestep).collect::<Vec<_>>(), [999, 749, 499, 249]);
+        assert_eq!(report.steps.iter().map(|s| s.timestep).collect::<Vec<_>>(), [999.0, 749.0, 499.0, 249.0]);
         assert!(report.steps.iter().all(|s| s.output_sqnr_db > 20.0), "{:#?}", report.steps);
         // One op alone is good to 8 bits; attention, through the exponential of its scores, to less.
         assert!(report.ops.iter().all(|op| op.local_sqnr_db > 24.0), "{:#?}", report.ops);

@@ -93,20 +93,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The levels of noise: those asked for, or the sampler's usual ones. Those of few-step models for consistency; Karras'
-    /// from σ̂ = 80 for rules that divide by α, which a cosine schedule begins with 0.00005; trailing for all others.
+    /// The levels of noise: those asked for, or the sampler's usual ones.
     #[must_use]
     pub fn spacing(&self) -> AnySpacing {
-        let usual = match self.sampler {
-            SamplerChoice::Consistency(_) => AnySpacing::FewStep(FewStep),
-            SamplerChoice::Heun(_)
-            | SamplerChoice::ProbabilityFlow(_)
-            | SamplerChoice::Langevin(_)
-            | SamplerChoice::Plms(_)
-            | SamplerChoice::Pndm(_) => AnySpacing::Karras(Karras { ends: Ends::FROM_80, ..Karras::FULL }),
-            _ => AnySpacing::Trailing(Trailing),
-        };
-        self.spacing.unwrap_or(usual)
+        self.spacing.unwrap_or_else(|| usual_spacing(&self.sampler))
     }
 
     fn config(&self, request: Request) -> Config<SamplerChoice, AnySpacing> {
@@ -116,6 +106,21 @@ impl Settings {
         let (class, clip_sample) = (request.class, self.clip_sample);
         let plain = Config::with_spacing(request.seed, self.sampler, self.spacing());
         Config { steps, class, guidance, guidance_interval, negative_class, clip_sample, ..plain }
+    }
+}
+
+/// The usual levels of noise of a sampler. Those of few-step models for consistency; Karras' from σ̂ = 80 for rules that divide
+/// by α, which a cosine schedule begins with 0.00005; trailing for all others.
+#[must_use]
+pub fn usual_spacing(sampler: &SamplerChoice) -> AnySpacing {
+    match sampler {
+        SamplerChoice::Consistency(_) => AnySpacing::FewStep(FewStep),
+        SamplerChoice::Heun(_)
+        | SamplerChoice::ProbabilityFlow(_)
+        | SamplerChoice::Langevin(_)
+        | SamplerChoice::Plms(_)
+        | SamplerChoice::Pndm(_) => AnySpacing::Karras(Karras { ends: Ends::FROM_80, ..Karras::FULL }),
+        _ => AnySpacing::Trailing(Trailing),
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::output::Output;
+use super::rule::Rule;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
 use crate::diff::{DiffOptions, DiffReport, diff_with_progress};
@@ -21,9 +22,12 @@ Examples:
 pub struct DiffArgs {
     /// Path of a blob with its checkpoint beside it, or the name of a shipped model.
     model: String,
-    /// DDIM steps.
-    #[arg(long, default_value_t = 20)]
-    steps: u16,
+    /// Denoising steps [default: 20, or 4 for a model tuned for consistency].
+    #[arg(long)]
+    steps: Option<u16>,
+    /// Update rule [default: consistency for a model tuned for it, else ddim].
+    #[arg(long, value_enum)]
+    sampler: Option<Rule>,
     /// Seed of the first image.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -48,9 +52,11 @@ pub fn run(args: &DiffArgs, output: &Output) -> Result<()> {
     let checkpoint = files.checkpoint()?;
     let names = class_names(&model)?;
     let class = args.class.as_deref().map(|text| class_index(&names, text)).transpose()?;
-    let (steps, seed, count, guidance) = (args.steps, args.seed, args.count.into(), args.guidance);
+    let rule = args.sampler.unwrap_or_else(|| Rule::of(Some(&checkpoint.config)));
+    let steps = args.steps.unwrap_or(if rule == Rule::Consistency { 4 } else { 20 });
+    let (seed, count, guidance) = (args.seed, args.count.into(), args.guidance);
     let bar = output.progress(count, "drawing with both networks");
-    let options = DiffOptions { steps, seed, count, class, guidance };
+    let options = DiffOptions { sampler: rule.choice(), steps, seed, count, class, guidance };
     let report = diff_with_progress(&model, &checkpoint, &options, &mut || bar.inc(1))?;
     bar.finish_and_clear();
     output.object(&report)?;
@@ -60,7 +66,7 @@ pub fn run(args: &DiffArgs, output: &Output) -> Result<()> {
 fn tell(report: &DiffReport, top: usize, output: &Output) -> Result<()> {
     output.line(format_args!("{:>8} {:>12} {:>12}", "timestep", "x0 SQNR dB", "output dB"))?;
     for step in &report.steps {
-        output.line(format_args!("{:>8} {:>12.2} {:>12.2}", step.timestep, step.x0_sqnr_db, step.output_sqnr_db))?;
+        output.line(format_args!("{:>8.0} {:>12.2} {:>12.2}", step.timestep, step.x0_sqnr_db, step.output_sqnr_db))?;
     }
     let psnr = report.image_psnr_db;
     output.line(format_args!("\nimages: PSNR {:.2} dB on average, {:.2} dB the worst", psnr.mean, psnr.min))?;

@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
-use picodream::Ddim;
-use picodream::sampler::Consistency;
+use clap::Args;
 use serde::Serialize;
 
 use super::output::Output;
+use super::rule::Rule;
 use super::sample::{Engine, network};
 use super::shipped::ModelFiles;
 use crate::config::{ImageConfig, ModelConfig};
@@ -17,8 +16,7 @@ use crate::eval::confidence::{Confidence, summarise};
 use crate::eval::neighbours::neighbours;
 use crate::eval::{EvalReport, FeatureNet, evaluate};
 use crate::files;
-use crate::sampling::{DrawnImage, Network, Request, SamplerChoice, Settings, available_threads, default_class, draw};
-use crate::tune::Method;
+use crate::sampling::{DrawnImage, Network, Request, Settings, available_threads, default_class, draw};
 
 /// Measure how close a model's images come to the test split of its data.
 ///
@@ -67,46 +65,6 @@ pub struct EvalArgs {
     /// Worker threads [default: as many as the machine has].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-}
-
-/// The update rules that can be judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Rule {
-    /// DDIM, deterministic.
-    Ddim,
-    /// Consistency steps over the levels of few-step models.
-    Consistency,
-}
-
-impl Rule {
-    /// What the model's config asks for, when there is one.
-    fn of(config: Option<&ModelConfig>) -> Self {
-        match config.and_then(|c| c.tune.as_ref()).map(|tuned| tuned.recipe.method) {
-            Some(Method::Consistency { .. }) => Self::Consistency,
-            _ => Self::Ddim,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ddim => "DDIM",
-            Self::Consistency => "consistency",
-        }
-    }
-
-    fn choice(self) -> SamplerChoice {
-        match self {
-            Self::Ddim => SamplerChoice::Ddim(Ddim::default()),
-            Self::Consistency => SamplerChoice::Consistency(Consistency::default()),
-        }
-    }
-
-    fn default_steps(self) -> u16 {
-        match self {
-            Self::Ddim => 20,
-            Self::Consistency => 1,
-        }
-    }
 }
 
 #[derive(Debug, Serialize)]

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::output::Output;
 use crate::checkpoint::Checkpoint;
-use crate::export::{Budget, ExportOptions, ExportReport, Exported, Kernels, Rules, export_with_progress};
+use crate::export::{
+    Budget, ExportOptions, ExportReport, Exported, Kernels, Rules, Trajectories, export_with_progress,
+};
 use crate::files;
 
 /// Quantise a checkpoint and pack it into one blob for the microcontroller.
@@ -73,11 +75,8 @@ pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let Exported { bytes, report } = export_with_progress(
-        &checkpoint,
-        &ExportOptions { kernels, rules, ..ExportOptions::default() },
-        &mut progress,
-    )?;
+    let options = ExportOptions { kernels, rules, trajectories: Trajectories::of(&checkpoint.config) };
+    let Exported { bytes, report } = export_with_progress(&checkpoint, &options, &mut progress)?;
     bar.finish_and_clear();
     files::write_atomic(&out, &bytes)?;
     let ExportReport {

@@ -15,6 +15,7 @@ mod export;
 mod inspect;
 mod invert;
 mod output;
+mod rule;
 mod sample;
 mod sampling_args;
 pub mod shipped;

@@ -4,11 +4,15 @@
 //! the moments of what enters each matrix product, for the rounding of the weights.
 
 use anyhow::{Result, ensure};
-use picodream::Config;
+use picodream::sampler::Consistency;
+use picodream::{Config, Ddim};
 
 use super::moments::InputMoments;
+use crate::config::ModelConfig;
 use crate::float::engine::columns;
 use crate::float::{FloatPipeline, Graph, Op, OpTrace};
+use crate::sampling::{SamplerChoice, usual_spacing};
+use crate::tune::Method;
 
 /// Bins of a histogram; its range doubles when a larger value comes.
 const BINS: usize = 4096;
@@ -23,7 +27,9 @@ pub struct Trajectories {
     pub images: usize,
     /// Seed of the first; the others follow.
     pub first_seed: u64,
-    /// DDIM step counts, in turn.
+    /// The update rule, over the levels that are usual for it.
+    pub sampler: SamplerChoice,
+    /// Step counts, in turn.
     pub steps: Vec<u16>,
     /// Guidance scales, in turn, for images that have a class.
     pub guidance: Vec<f32>,
@@ -32,7 +38,27 @@ pub struct Trajectories {
 impl Default for Trajectories {
     /// 44 images, DDIM-20 and DDIM-50, without guidance and at 2: every class (and null) of ten at least four times.
     fn default() -> Self {
-        Self { images: 44, first_seed: 1 << 32, steps: vec![20, 50], guidance: vec![1.0, 1.0, 2.0] }
+        let sampler = SamplerChoice::Ddim(Ddim::default());
+        Self { images: 44, first_seed: 1 << 32, sampler, steps: vec![20, 50], guidance: vec![1.0, 1.0, 2.0] }
+    }
+}
+
+impl Trajectories {
+    /// What a model of this config is made for: the default, or after tuning about as many network calls of
+    /// the few steps that it was tuned to, without guidance, which is built in.
+    #[must_use]
+    pub fn of(config: &ModelConfig) -> Self {
+        let plain = Self::default();
+        let Some(tuned) = &config.tune else { return plain };
+        let (sampler, steps) = match tuned.recipe.method {
+            Method::Consistency { .. } => (SamplerChoice::Consistency(Consistency::default()), vec![1, 2, 4]),
+            Method::Progressive { first_steps } => {
+                (plain.sampler, (0..16).map(|k| 1 << k).take_while(|&steps| steps <= first_steps).collect())
+            }
+        };
+        let calls = |steps: &[u16]| steps.iter().copied().map(usize::from).sum::<usize>();
+        let images = plain.images * calls(&plain.steps) * steps.len() / (calls(&steps) * plain.steps.len());
+        Self { images, sampler, steps, guidance: vec![1.0], ..plain }
     }
 }
 
@@ -149,7 +175,8 @@ pub fn calibrate(
     trajectories: &Trajectories,
     image_done: &mut impl FnMut(),
 ) -> Result<Calibration> {
-    let Trajectories { images, first_seed, steps, guidance } = trajectories;
+    let Trajectories { images, first_seed, sampler, steps, guidance } = trajectories;
+    let spacing = usual_spacing(sampler);
     ensure!(*images > 0, "calibration needs at least one image");
     ensure!(
         !steps.is_empty() && !guidance.is_empty(),
@@ -168,8 +195,8 @@ pub fn calibrate(
         let class = i % (graph.num_classes + 1);
         let class = (class < graph.num_classes).then_some(class as u16);
         let guidance = if class.is_some() { guidance[i % guidance.len()] } else { 1.0 };
-        let config =
-            Config { steps: steps[i / 2 % steps.len()], class, guidance, ..Config::new(first_seed + i as u64) };
+        let plain = Config::with_spacing(first_seed + i as u64, *sampler, spacing);
+        let config = Config { steps: steps[i / 2 % steps.len()], class, guidance, ..plain };
         let image = pipeline.run_traced(&config, &mut |_| {}, &mut record)?;
         ensure!(
             image.iter().all(|x| x.is_finite()),
@@ -186,6 +213,7 @@ mod tests {
     use super::*;
     use crate::config::{ImageConfig, UNetConfig};
     use crate::float::random;
+    use crate::tune::{TuneRecipe, Tuned};
     use picodream::rng::NoiseStream;
 
     #[test]
@@ -221,6 +249,26 @@ mod tests {
             let (got, want) = (stats.quantisation_error(test, 127), brute(test));
             assert!((got / want - 1.0).abs() < 0.1, "{test}: {got} {want}");
         }
+    }
+
+    #[test]
+    fn a_tuned_model_is_calibrated_on_the_steps_it_was_tuned_to() {
+        let unet = UNetConfig { block_out_channels: vec![8], attention_levels: vec![false], ..UNetConfig::default() };
+        let config = random::config(ImageConfig { width: 4, height: 4, channels: 1 }, unet, 2);
+        assert_eq!(Trajectories::of(&config), Trajectories::default());
+        let of = |method| {
+            let recipe = TuneRecipe { method, guidance: 1.5, train: config.train.clone() };
+            Trajectories::of(&ModelConfig { tune: Some(Tuned { base: "base".into(), recipe }), ..config.clone() })
+        };
+        let consistency = of(Method::CONSISTENCY);
+        assert!(matches!(consistency.sampler, SamplerChoice::Consistency(_)));
+        assert_eq!((consistency.steps, consistency.guidance), (vec![1, 2, 4], vec![1.0]));
+        let progressive = of(Method::Progressive { first_steps: 4 });
+        assert!(matches!(progressive.sampler, SamplerChoice::Ddim(_)));
+        assert_eq!(progressive.steps, [1, 2, 4]);
+        // Few calls an image, so more images: as many calls as without tuning, 44 · 35.
+        let calls = progressive.images * 7 / 3;
+        assert!(calls > 1400 && calls < 1900, "{calls}");
     }
 
     #[test]

@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn quick(rules: Rules) -> ExportOptions {
-        let trajectories = Trajectories { images: 3, steps: vec![4], guidance: vec![1.0], first_seed: 1 << 32 };
+        let trajectories = Trajectories { images: 3, steps: vec![4], guidance: vec![1.0], ..Trajectories::default() };
         ExportOptions { trajectories, rules, kernels: Kernels::Small }
     }
 
