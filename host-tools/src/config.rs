@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use crate::schedule::ScheduleConfig;
-use crate::tune::Tuned;
+use crate::tune::{Method, Tuned};
 
 /// Width and height in pixels, and 1 (grey) or 3 (RGB) channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +178,12 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Whether it was tuned to few steps of the consistency sampler.
+    #[must_use]
+    pub fn for_consistency(&self) -> bool {
+        matches!(self.tune.as_ref().map(|tuned| tuned.recipe.method), Some(Method::Consistency { .. }))
+    }
+
     /// Number of classes; 0 for an unconditional model.
     #[must_use]
     pub fn num_classes(&self) -> usize {

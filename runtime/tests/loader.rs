@@ -135,6 +135,7 @@ fn blob_with(change: impl Fn(&mut [TensorRecord])) -> Vec<u8> {
         licence: name,
         data_licence: name,
         class_names: name,
+        few_steps: 4,
         sections,
     };
     header.write(&mut blob);
@@ -277,6 +278,7 @@ fn forged_headers_name_the_rule() {
     assert_eq!(forge(4, &9u16.to_le_bytes()), ParseError::Version { found: 9, supported: VERSION });
     assert!(matches!(forge(16, &0u32.to_le_bytes()), ParseError::Header { field: "arena_bytes", .. }));
     assert!(matches!(forge(24, &[2]), ParseError::Header { field: "channels", .. }));
+    assert!(matches!(forge(64, &[17]), ParseError::Header { field: "few_steps", value: 17 }));
     assert!(matches!(forge(40, &f32::NAN.to_le_bytes()), ParseError::Header { field: "pixel_scale (bits)", .. }));
     assert!(matches!(forge(34, &NONE.to_le_bytes()), ParseError::Header { field: "guidance", .. }));
     // Half the arena: some tensor no longer fits.

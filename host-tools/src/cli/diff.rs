@@ -52,7 +52,7 @@ pub fn run(args: &DiffArgs, output: &Output) -> Result<()> {
     let checkpoint = files.checkpoint()?;
     let names = class_names(&model)?;
     let class = args.class.as_deref().map(|text| class_index(&names, text)).transpose()?;
-    let rule = args.sampler.unwrap_or_else(|| Rule::of(Some(&checkpoint.config)));
+    let rule = args.sampler.unwrap_or_else(|| Rule::of(&files));
     let steps = args.steps.unwrap_or(if rule == Rule::Consistency { 4 } else { 20 });
     let (seed, count, guidance) = (args.seed, args.count.into(), args.guidance);
     let bar = output.progress(count, "drawing with both networks");

@@ -85,9 +85,8 @@ struct EvalJson {
 pub fn run(args: &EvalArgs, output: &Output) -> Result<()> {
     let files = ModelFiles::find(&args.model)?;
     let (network, names, label) = network(args.engine, &files)?;
-    let config = config(&files).ok();
     let data = args.data.clone().map_or_else(|| trained_on(&files), Ok)?;
-    let rule = args.sampler.unwrap_or_else(|| Rule::of(config.as_ref()));
+    let rule = args.sampler.unwrap_or_else(|| Rule::of(&files));
     let steps = args.steps.unwrap_or_else(|| rule.default_steps());
     let settings = Settings { steps, guidance: args.guidance, sampler: rule.choice(), ..Settings::default() };
     let shape = network.image()?;

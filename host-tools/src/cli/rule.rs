@@ -4,9 +4,8 @@ use clap::ValueEnum;
 use picodream::Ddim;
 use picodream::sampler::Consistency;
 
-use crate::config::ModelConfig;
+use super::shipped::ModelFiles;
 use crate::sampling::SamplerChoice;
-use crate::tune::Method;
 
 /// The update rules that can be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -18,10 +17,12 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// What the model's config asks for, when there is one.
-    pub fn of(config: Option<&ModelConfig>) -> Self {
-        match config.and_then(|c| c.tune.as_ref()).map(|tuned| tuned.recipe.method) {
-            Some(Method::Consistency { .. }) => Self::Consistency,
+    /// What a model was made for, by its blob, or by its config where there is only a checkpoint.
+    pub fn of(files: &ModelFiles) -> Self {
+        let by_blob = || files.model().ok()?.header().ok().map(|header| header.few_steps > 0);
+        let by_config = || files.checkpoint().ok().map(|checkpoint| checkpoint.config.for_consistency());
+        match by_blob().or_else(by_config) {
+            Some(true) => Self::Consistency,
             _ => Self::Ddim,
         }
     }

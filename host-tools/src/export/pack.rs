@@ -63,6 +63,7 @@ pub fn pack(config: &ModelConfig, lowered: &Lowered) -> Result<Vec<u8>> {
         licence,
         data_licence,
         class_names,
+        few_steps: if config.for_consistency() { FEW_STEPS } else { 0 },
         sections: table,
     };
     let mut blob = vec![0; total as usize];
@@ -75,6 +76,9 @@ pub fn pack(config: &ModelConfig, lowered: &Lowered) -> Result<Vec<u8>> {
     Model::parse(&blob).map_err(|error| anyhow!("the exported blob is refused by the runtime: {error}"))?;
     Ok(blob)
 }
+
+/// Most steps that tuning for consistency is shown with.
+const FEW_STEPS: u8 = 4;
 
 fn op_records(lowered: &Lowered, texts: &mut Texts) -> Result<Vec<u8>> {
     let mut bytes = vec![0; lowered.ops.len() * OP_RECORD_BYTES];

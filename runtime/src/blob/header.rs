@@ -42,7 +42,8 @@ mod field {
     pub const LICENCE: usize = 52;
     pub const DATA_LICENCE: usize = 56;
     pub const CLASS_NAMES: usize = 60;
-    pub const RESERVED: usize = 64;
+    pub const FEW_STEPS: usize = 64;
+    pub const RESERVED: usize = 65;
     pub const SECTIONS: usize = 80;
     pub const END: usize = 140;
 }
@@ -165,6 +166,9 @@ pub struct Header {
     pub data_licence: TextRef,
     /// Class names, separated by newlines.
     pub class_names: TextRef,
+    /// Most steps that the model was tuned to draw in with the consistency sampler; 0 when it was not. Tools take it for their
+    /// defaults, the pipeline does not look at it.
+    pub few_steps: u8,
     /// The section table, in the order of [`SectionKind`].
     pub sections: [Region; SECTION_COUNT],
 }
@@ -274,6 +278,7 @@ impl Header {
             licence: text(field::LICENCE),
             data_licence: text(field::DATA_LICENCE),
             class_names: text(field::CLASS_NAMES),
+            few_steps: u8_at(blob, field::FEW_STEPS),
             sections,
         };
         header.check(blob)?;
@@ -289,6 +294,7 @@ impl Header {
         if !matches!(self.channels, 1 | 3) {
             return Err(ParseError::Header { field: "channels", value: self.channels.into() });
         }
+        within("few_steps", self.few_steps.into(), 0, 16)?;
         within("num_classes", self.num_classes.into(), 0, 1000)?;
         within("num_train_timesteps", self.num_train_timesteps.into(), 1, 4096)?;
         within("tensor_count", self.tensor_count.into(), 1, 256)?;
@@ -355,6 +361,7 @@ impl Header {
         put(blob, field::CRC32, &self.crc32.to_le_bytes());
         put(blob, field::ARENA_BYTES, &self.arena_bytes.to_le_bytes());
         put(blob, field::CHANNELS, &[self.channels, prediction_type]);
+        put(blob, field::FEW_STEPS, &[self.few_steps]);
         for (at, value) in [
             (field::WIDTH, self.width),
             (field::HEIGHT, self.height),
