@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::compare::{CompareArgs, compare};
 use super::invert::{Invert, InvertArgs};
 use super::output::Output;
+use super::rule::Rule;
 use super::sampling_args::SamplingArgs;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
@@ -26,7 +27,7 @@ use crate::sampling::{DrawnImage, Network, Request, Settings, available_threads,
 /// The same model, seed, class, steps and sampler give the same bytes everywhere, on any number of threads; with the int8
 /// engine also on every microcontroller. Each image is named by its seed and the CRC-32 of its pixels (8 hexadecimal
 /// digits, over grey or R,G,B bytes row by row).
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
 Examples:
   picodream sample faces-16 --count 16 --out faces.png          a sheet
@@ -44,7 +45,8 @@ Classes go by number or name. Without --class the seed counts through them: clas
 pub struct SampleArgs {
     /// Path of a blob or checkpoint, or the name of a shipped model.
     model: String,
-    /// Denoising steps, 1 to the model's number of timesteps [default: 20; 50 with --invert].
+    /// Denoising steps, 1 to the model's number of timesteps [default: 20; 50 with --invert; 1
+    /// for a model that was tuned for consistency].
     #[arg(long)]
     steps: Option<u16>,
     /// Seed of the first image.
@@ -130,6 +132,7 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
         ensure!(has_extension(path, "gif"), "--trajectory is {}, but must end in .gif", path.display());
     }
     let files = ModelFiles::find(&args.model)?;
+    let args = &args.for_model(&files);
     let (network, names, label) = network(args.engine, &files)?;
     if args.invert.is_asked() {
         return invert(args, &network, &names, &label, &out, output);
@@ -163,7 +166,7 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
         model: args.model.clone(),
         engine: args.engine.name(),
         steps: args.steps(),
-        sampler: args.sampling.sampler.clone(),
+        sampler: args.sampling.name().to_owned(),
         guidance: args.sampling.guidance,
         network_calls: first.network_calls,
         seconds,
@@ -174,6 +177,16 @@ pub fn run(args: &SampleArgs, output: &Output) -> Result<()> {
 }
 
 impl SampleArgs {
+    /// With the update rule and the steps that the model was made for, where none were asked for.
+    fn for_model(&self, files: &ModelFiles) -> Self {
+        let mut args = self.clone();
+        if !self.invert.is_asked() && self.sampling.sampler.is_none() && Rule::of(files) == Rule::Consistency {
+            args.sampling.sampler = Some("consistency".into());
+            args.steps = Some(self.steps.unwrap_or(Rule::Consistency.default_steps()));
+        }
+        args
+    }
+
     fn steps(&self) -> u16 {
         self.steps.unwrap_or(if self.invert.is_asked() { 50 } else { 20 })
     }

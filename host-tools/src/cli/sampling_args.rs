@@ -16,9 +16,10 @@ use crate::sampling::Settings;
 /// How images are drawn.
 #[derive(Args, Clone, Debug)]
 pub struct SamplingArgs {
-    /// Update rule of a denoising step; docs/samplers.md has a line on each.
-    #[arg(long, value_name = "NAME", default_value = "ddim", value_parser = sampler_names())]
-    pub sampler: String,
+    /// Update rule of a denoising step; docs/samplers.md has a line on each [default: ddim; consistency for a model that was
+    /// tuned for it].
+    #[arg(long, value_name = "NAME", value_parser = sampler_names())]
+    pub sampler: Option<String>,
     /// Which levels of noise are visited [default: trailing; few-step for consistency and lcm; karras for
     /// heun, pf-euler, pf-heun, langevin, plms and pndm].
     #[arg(long, value_name = "NAME", value_parser = spacing_names())]
@@ -99,6 +100,11 @@ fn spacing_names() -> PossibleValuesParser {
 }
 
 impl SamplingArgs {
+    /// The update rule's name.
+    pub fn name(&self) -> &str {
+        self.sampler.as_deref().unwrap_or("ddim")
+    }
+
     /// The settings, for a model of this shape with these classes.
     pub fn settings(&self, steps: u16, image: ImageConfig, class_names: &[String]) -> Result<Settings> {
         let negative_class = self.negative_class.as_deref().map(|text| class_index(class_names, text)).transpose()?;
@@ -127,7 +133,7 @@ impl SamplingArgs {
 
     /// The sampler with the settings that were given for it.
     fn sampler(&self) -> Result<AnySampler> {
-        let name = self.sampler.as_str();
+        let name = self.name();
         let Some(mut sampler) = AnySampler::named(name) else { bail!("there is no sampler {name}") };
         if let Some(eta) = self.eta {
             match &mut sampler {
@@ -167,7 +173,8 @@ impl SamplingArgs {
 
     /// For titles: `DDIM`, `DDPM`, otherwise the name.
     pub fn title(&self) -> String {
-        if self.sampler.len() == 4 { self.sampler.to_uppercase() } else { self.sampler.clone() }
+        let name = self.name();
+        if name.len() == 4 { name.to_uppercase() } else { name.to_owned() }
     }
 }
 
