@@ -47,7 +47,7 @@ pub struct UNetConfig {
     pub learned_variance: bool,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn is_false(flag: &bool) -> bool {
     !*flag
 }
