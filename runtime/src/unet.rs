@@ -73,8 +73,9 @@ impl<'m> UNet<'m> {
 
     /// The record of tensor `index` (an empty one when there is no such tensor).
     #[must_use]
+    #[inline(never)]
     pub fn tensor(&self, index: u16) -> TensorRecord {
-        self.model.tensors(&self.header).nth(index.into()).unwrap_or(TensorRecord {
+        self.model.read_tensor(&self.header, index).unwrap_or(TensorRecord {
             height: 0,
             width: 0,
             channels: 0,
@@ -87,7 +88,7 @@ impl<'m> UNet<'m> {
     /// Operator `index`; `None` past the last.
     #[must_use]
     pub fn op(&self, index: u16) -> Option<Op> {
-        self.model.ops(&self.header).nth(index.into())
+        if index < self.header.op_count { self.model.read_op(&self.header, index).ok() } else { None }
     }
 
     /// Runs operator `index` at a (possibly fractional) `timestep` for a row of the class table (`num_classes`: the null

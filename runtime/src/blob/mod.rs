@@ -154,12 +154,14 @@ impl<'a> Model<'a> {
         self.bytes.get(start..start + record_bytes).unwrap_or(&[])
     }
 
-    fn read_tensor(&self, header: &Header, index: u16) -> Result<TensorRecord, ParseError> {
+    #[inline(never)]
+    pub(crate) fn read_tensor(&self, header: &Header, index: u16) -> Result<TensorRecord, ParseError> {
         let record = self.record(header, SectionKind::Tensors, index, TENSOR_RECORD_BYTES);
         TensorRecord::read(record).map_err(|rule| ParseError::Tensor { index, rule })
     }
 
-    fn read_op(&self, header: &Header, index: u16) -> Result<Op, ParseError> {
+    #[inline(never)]
+    pub(crate) fn read_op(&self, header: &Header, index: u16) -> Result<Op, ParseError> {
         let record = self.record(header, SectionKind::Ops, index, OP_RECORD_BYTES);
         Op::read(record).map_err(|rule| ParseError::Op { index, rule })
     }
