@@ -201,6 +201,24 @@ impl fmt::Display for SetupError {
 
 impl core::error::Error for SetupError {}
 
+/// The network, when blob and arena (of `needed` bytes at least) are as they must be. Apart from [`Pipeline::new`], so that a
+/// program has it once however many samplers it has.
+fn checked<'m>(model: &Model<'m>, arena: &[u8], needed: usize) -> Result<UNet<'m>, SetupError> {
+    let unet = UNet::new(model).map_err(SetupError::Blob)?;
+    let remainder = misaligned(model.bytes(), BLOB_ALIGN);
+    if remainder != 0 {
+        return Err(SetupError::BlobMisaligned { remainder, align: BLOB_ALIGN });
+    }
+    if arena.len() < needed {
+        return Err(SetupError::ArenaTooSmall { needed, got: arena.len() });
+    }
+    let remainder = misaligned(arena, ARENA_ALIGN);
+    if remainder != 0 {
+        return Err(SetupError::ArenaMisaligned { remainder });
+    }
+    Ok(unet)
+}
+
 /// Address modulo `align`.
 fn misaligned(bytes: &[u8], align: usize) -> usize {
     bytes.as_ptr() as usize % align
@@ -235,19 +253,7 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
     /// # Errors
     /// [`SetupError`] with the numbers; nothing has been computed then.
     pub fn new(model: &Model<'m>, arena: &'a mut [u8], config: Config<S, P>) -> Result<Self, SetupError> {
-        let unet = UNet::new(model).map_err(SetupError::Blob)?;
-        let remainder = misaligned(model.bytes(), BLOB_ALIGN);
-        if remainder != 0 {
-            return Err(SetupError::BlobMisaligned { remainder, align: BLOB_ALIGN });
-        }
-        let (needed, got) = (Config::<S, P>::arena_bytes(model), arena.len());
-        if got < needed {
-            return Err(SetupError::ArenaTooSmall { needed, got });
-        }
-        let remainder = misaligned(arena, ARENA_ALIGN);
-        if remainder != 0 {
-            return Err(SetupError::ArenaMisaligned { remainder });
-        }
+        let unet = checked(model, arena, Config::<S, P>::arena_bytes(model))?;
         let seed = config.seed;
         let walk = Walk::new(&model_info(&unet), config)?;
         let mut pipeline = Self { unet, arena, walk, pass: Pass::First, op: 0 };
@@ -408,6 +414,7 @@ impl<S: Sampler, P: Spacing> Drawing for Pipeline<'_, '_, S, P> {
     }
 }
 
+#[inline(never)]
 fn model_info<'m>(unet: &UNet<'m>) -> ModelInfo<'m> {
     let header = unet.header();
     ModelInfo {

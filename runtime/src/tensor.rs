@@ -4,21 +4,25 @@ use crate::blob::{DType, Region};
 use crate::f16;
 
 /// Arena bytes as f32; empty when the length or place does not fit (never, after validation).
+#[inline(never)]
 pub(crate) fn f32s(bytes: &[u8]) -> &[f32] {
     bytemuck::try_cast_slice(bytes).unwrap_or(&[])
 }
 
 /// Arena bytes as mutable f32; empty when they do not fit.
+#[inline(never)]
 pub(crate) fn f32s_mut(bytes: &mut [u8]) -> &mut [f32] {
     bytemuck::try_cast_slice_mut(bytes).unwrap_or(&mut [])
 }
 
 /// Arena bytes as mutable i32; empty when they do not fit.
+#[inline(never)]
 pub(crate) fn i32s_mut(bytes: &mut [u8]) -> &mut [i32] {
     bytemuck::try_cast_slice_mut(bytes).unwrap_or(&mut [])
 }
 
 /// Arena bytes as mutable i16; empty when they do not fit.
+#[inline(never)]
 pub(crate) fn i16s_mut(bytes: &mut [u8]) -> &mut [i16] {
     bytemuck::try_cast_slice_mut(bytes).unwrap_or(&mut [])
 }
@@ -156,6 +160,24 @@ pub(crate) fn i8s(bytes: &[u8]) -> &[i8] {
 /// Disjoint parts of `bytes`, or `None` when two overlap or one lies outside (never, after validation). Empty regions give
 /// empty slices wherever they point.
 pub(crate) fn split<const N: usize>(bytes: &mut [u8], regions: [Region; N]) -> Option<[&mut [u8]; N]> {
-    let ranges = regions.map(|region| if region.bytes == 0 { 0..0 } else { region.range() });
-    bytes.get_disjoint_mut(ranges).ok()
+    let mut parts = [(); N].map(|()| &mut [][..]);
+    carve(bytes, &regions, &mut parts).then_some(parts)
+}
+
+/// [`split`] for any number of regions, so that the program has it once: takes them off in the order of their offsets.
+/// Returns whether all were there.
+#[inline(never)]
+fn carve<'a>(mut rest: &'a mut [u8], regions: &[Region], parts: &mut [&'a mut [u8]]) -> bool {
+    let mut at = 0;
+    for _ in 0..regions.iter().filter(|region| region.bytes > 0).count() {
+        // A region that begins inside the one before is never found: one too few.
+        let ahead = regions.iter().zip(&mut *parts).filter(|(region, _)| region.bytes > 0 && region.offset >= at);
+        let Some((region, part)) = ahead.min_by_key(|(region, _)| region.offset) else { return false };
+        let (gap, bytes) = ((region.offset - at) as usize, region.bytes as usize);
+        let Some((_, tail)) = rest.split_at_mut_checked(gap) else { return false };
+        let Some((taken, tail)) = tail.split_at_mut_checked(bytes) else { return false };
+        (*part, rest) = (taken, tail);
+        at = region.offset.saturating_add(region.bytes);
+    }
+    true
 }

@@ -75,7 +75,9 @@ impl<'m> UNet<'m> {
     #[must_use]
     #[inline(never)]
     pub fn tensor(&self, index: u16) -> TensorRecord {
-        self.model.read_tensor(&self.header, index).unwrap_or(TensorRecord {
+        let record =
+            if index < self.header.tensor_count { self.model.read_tensor(&self.header, index).ok() } else { None };
+        record.unwrap_or(TensorRecord {
             height: 0,
             width: 0,
             channels: 0,
@@ -87,6 +89,7 @@ impl<'m> UNet<'m> {
 
     /// Operator `index`; `None` past the last.
     #[must_use]
+    #[inline(never)]
     pub fn op(&self, index: u16) -> Option<Op> {
         if index < self.header.op_count { self.model.read_op(&self.header, index).ok() } else { None }
     }

@@ -19,7 +19,7 @@ fn measure(board: &mut impl Board, model: &Model, arena: &mut [u8]) -> Result<()
     let len = model.arena_bytes().min(arena.len());
     let arena = &mut arena[..len];
     let mut pipeline = Pipeline::new(model, arena, Config { steps: 1, ..Config::new(1) })?;
-    announce(board, &pipeline);
+    announce(board, pipeline.unet(), pipeline.arena().len());
     board.send(&Record::Yardstick { known, counted: counted_instructions });
 
     let timestep = pipeline.timestep();

@@ -12,7 +12,7 @@ use core::fmt::Display;
 pub use bench::bench;
 
 use picodream::sampler::AnySampler;
-use picodream::{BACKEND, Config, Ddim, Ddpm, Image, Model, Pipeline, Progress, SetupError};
+use picodream::{BACKEND, Config, Ddim, Ddpm, Image, Model, Pipeline, Progress, SetupError, UNet};
 use picodream_wire::{Record, Request, Sampler};
 use text::Text;
 
@@ -94,7 +94,7 @@ fn draw<S: picodream::Sampler + Copy>(
         };
         let mut pipeline = Pipeline::new(model, arena, config)?;
         if index == 0 {
-            announce(board, &pipeline);
+            announce(board, pipeline.unet(), pipeline.arena().len());
         }
         draw_one(board, &mut pipeline, &config);
     }
@@ -104,11 +104,12 @@ fn draw<S: picodream::Sampler + Copy>(
     Ok(())
 }
 
-fn announce<S: picodream::Sampler>(board: &mut impl Board, pipeline: &Pipeline<S>) {
-    let (model, header) = (pipeline.unet().model(), pipeline.unet().header());
+/// Not generic over the sampler, like [`send_image`]: once in a firmware.
+fn announce(board: &mut impl Board, unet: &UNet, arena_bytes: usize) {
+    let (model, header) = (unet.model(), unet.header());
     let name = model.text(header, header.name);
     defmt::println!("model {=str} crc32 {=u32:08x}, {=u32} bytes", name, header.crc32, header.total_bytes);
-    let arena_bytes = pipeline.arena().len() as u32;
+    let arena_bytes = arena_bytes as u32;
     defmt::println!("arena {=u32} bytes, backend {=str}", arena_bytes, BACKEND);
     board.send(&Record::Started {
         blob_crc32: header.crc32,
@@ -122,7 +123,6 @@ fn announce<S: picodream::Sampler>(board: &mut impl Board, pipeline: &Pipeline<S
 }
 
 fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeline<S>, config: &Config<S>) {
-    let (seed, class) = (config.seed, config.class);
     let mut total = 0;
     loop {
         let (instructions, progress) = counted(board, |_| pipeline.step());
@@ -132,9 +132,13 @@ fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeli
             break;
         }
     }
-    send_pixels(board, &pipeline.image());
-    let crc32 = pipeline.image().crc32();
     let per_step = total / u64::from(pipeline.steps_done());
+    send_image(board, &pipeline.image(), config.seed, config.class, per_step);
+}
+
+fn send_image(board: &mut impl Board, image: &Image, seed: u64, class: Option<u16>, per_step: u64) {
+    send_pixels(board, image);
+    let crc32 = image.crc32();
     defmt::println!("seed {=u64} crc32 {=u32:08x}, {=u64} instructions a step", seed, crc32, per_step);
     board.send(&Record::Image { seed, class, crc32 });
 }

@@ -89,6 +89,7 @@ pub struct TimeEmbedData {
 struct Placer(u64);
 
 impl Placer {
+    #[inline(never)]
     fn place(&mut self, elements: u64, element_bytes: u64) -> Region {
         let bytes = elements.saturating_mul(element_bytes);
         let clamp = |x: u64| u32::try_from(x).unwrap_or(u32::MAX);

@@ -120,18 +120,17 @@ impl<'a> Model<'a> {
 
     /// The operators in execution order; ends early at a record that [`Model::validate`] refuses.
     pub fn ops(&self, header: &Header) -> impl Iterator<Item = Op> {
-        let header = *header;
-        (0..header.op_count).map_while(move |index| self.read_op(&header, index).ok())
+        (0..header.op_count).map_while(move |index| self.read_op(header, index).ok())
     }
 
     /// The tensors; ends early at a record that [`Model::validate`] refuses.
     pub fn tensors(&self, header: &Header) -> impl Iterator<Item = TensorRecord> {
-        let header = *header;
-        (0..header.tensor_count).map_while(move |index| self.read_tensor(&header, index).ok())
+        (0..header.tensor_count).map_while(move |index| self.read_tensor(header, index).ok())
     }
 
     /// The constants of one operator: `array` of its piece. Empty when out of range.
     #[must_use]
+    #[inline(never)]
     pub fn array(&self, header: &Header, op: &OpCommon, array: Region) -> &'a [u8] {
         let region = self.data_region(header, op.data, array);
         self.bytes.get(region.range()).unwrap_or(&[])
@@ -154,12 +153,14 @@ impl<'a> Model<'a> {
         self.bytes.get(start..start + record_bytes).unwrap_or(&[])
     }
 
+    /// Tensor `index`; fails only for a blob that [`Model::validate`] refuses.
     #[inline(never)]
     pub(crate) fn read_tensor(&self, header: &Header, index: u16) -> Result<TensorRecord, ParseError> {
         let record = self.record(header, SectionKind::Tensors, index, TENSOR_RECORD_BYTES);
         TensorRecord::read(record).map_err(|rule| ParseError::Tensor { index, rule })
     }
 
+    /// Operator `index`; fails only for a blob that [`Model::validate`] refuses.
     #[inline(never)]
     pub(crate) fn read_op(&self, header: &Header, index: u16) -> Result<Op, ParseError> {
         let record = self.record(header, SectionKind::Ops, index, OP_RECORD_BYTES);

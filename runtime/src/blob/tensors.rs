@@ -64,12 +64,14 @@ impl TensorRecord {
 
     /// Arena bytes of the elements.
     #[must_use]
+    #[inline(never)]
     pub fn elements(&self) -> Region {
         Region { offset: self.offset, bytes: self.len() * self.dtype.bytes() }
     }
 
     /// Arena bytes of the statistics (empty when there are none), 2 · channels f32.
     #[must_use]
+    #[inline(never)]
     pub fn statistics_region(&self) -> Region {
         let bytes = if self.statistics { u32::from(self.channels) * 8 } else { 0 };
         Region { offset: self.offset.saturating_add(self.padded_elements()), bytes }
@@ -77,6 +79,7 @@ impl TensorRecord {
 
     /// Arena bytes of the scales (empty but for [`DType::I8`]), channels f32.
     #[must_use]
+    #[inline(never)]
     pub fn scales_region(&self) -> Region {
         let bytes = if self.dtype == DType::I8 { u32::from(self.channels) * 4 } else { 0 };
         Region { offset: self.offset.saturating_add(self.padded_elements() + self.padded_statistics()), bytes }

@@ -28,13 +28,10 @@ pub(crate) struct Operands {
 pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: &mut [u8]) {
     let Operands { a, b, residual, time, out, expanded } = operands;
     // A tensor that the output replaces is reached through the output.
-    let own = |index: Option<u16>, record: Option<TensorRecord>| match record {
-        Some(record) if index != Some(op.common.out) => record,
-        _ => TensorRecord { height: 0, statistics: false, ..out },
-    };
-    let a_own = own(Some(op.src_a), Some(a));
-    let b_own = own(op.src_b, b);
-    let residual_own = own(op.residual, residual);
+    let own = |index, record| own_regions(record, index == Some(op.common.out));
+    let [a_elements, a_statistics, a_scales] = own(Some(op.src_a), Some(a));
+    let [b_elements, b_statistics, b_scales] = own(op.src_b, b);
+    let [residual_elements, ..] = own(op.residual, residual);
     let Some(
         [
             a_bytes,
@@ -53,13 +50,13 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
     ) = split(
         arena,
         [
-            a_own.elements(),
-            a_own.statistics_region(),
-            a_own.scales_region(),
-            b_own.elements(),
-            b_own.statistics_region(),
-            b_own.scales_region(),
-            residual_own.elements(),
+            a_elements,
+            a_statistics,
+            a_scales,
+            b_elements,
+            b_statistics,
+            b_scales,
+            residual_elements,
             time.map_or(Region::default(), |time| time.elements()),
             out.elements(),
             out.statistics_region(),
@@ -145,6 +142,15 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
         Algorithm::Direct => work.direct(op),
         Algorithm::Winograd => work.winograd(),
         Algorithm::Phases => work.phases(),
+    }
+}
+
+/// Elements, statistics and scales of an operand that the output does not replace; nothing of another.
+#[inline(never)]
+fn own_regions(record: Option<TensorRecord>, replaced: bool) -> [Region; 3] {
+    match record {
+        Some(record) if !replaced => [record.elements(), record.statistics_region(), record.scales_region()],
+        _ => [Region::default(); 3],
     }
 }
 
