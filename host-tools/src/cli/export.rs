@@ -13,6 +13,7 @@ use crate::export::{
     Budget, ExportOptions, ExportReport, Exported, Kernels, Rules, Trajectories, export_with_progress,
 };
 use crate::files;
+use crate::float::Skips;
 
 /// Quantise a checkpoint and pack it into one blob for the microcontroller.
 ///
@@ -39,6 +40,13 @@ pub struct ExportArgs {
     /// room for a layer's unpacked weights in the arena.
     #[arg(long, default_value = "8", value_parser = ["8", "4"])]
     weights: String,
+    /// Bits of what enters the matrix products, 8 to 12 (fewer where a sum could leave 24 bits); the image itself always
+    /// has 12. They cost nothing, rows are 16 bits wide in every kernel.
+    #[arg(long, default_value_t = 10, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=12))]
+    input_bits: u8,
+    /// Bits of a skip tensor while it waits for the other side of the U-Net: 16 take twice the memory.
+    #[arg(long, default_value = "8", value_parser = ["8", "16"])]
+    skips: String,
     /// Choose the kernels of each layer by this board's flash and RAM (an unknown name lists them).
     #[arg(long, value_name = "BOARD", conflicts_with = "kernels")]
     target: Option<String>,
@@ -53,7 +61,8 @@ pub struct ExportArgs {
 impl ExportArgs {
     fn rules(&self) -> Rules {
         let weights = if self.weights == "4" { WeightFormat::Int4 } else { WeightFormat::Int8 };
-        Rules { weights, ..Rules::default() }
+        let skips = if self.skips == "16" { Skips::Whole } else { Skips::Narrowed };
+        Rules { weights, skips, ..Rules::default() }.with_input_bits(self.input_bits)
     }
 
     fn kernels(&self) -> Result<Kernels> {

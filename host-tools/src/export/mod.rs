@@ -81,7 +81,7 @@ pub fn export_with_progress(
     progress: &mut impl FnMut(usize, usize),
 ) -> Result<Exported> {
     checkpoint.config.validate()?;
-    let pipeline = FloatPipeline::new(checkpoint)?;
+    let pipeline = FloatPipeline::with_skips(checkpoint, options.rules.skips)?;
     let graph = pipeline.net().graph();
     let (mut done, total) = (0, options.trajectories.images + graph.ops.len());
     let mut piece_done = || {

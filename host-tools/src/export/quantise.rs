@@ -5,7 +5,7 @@
 
 use picodream::blob::{WeightFormat, group_of};
 
-use crate::float::Linear;
+use crate::float::{Linear, Skips};
 
 use super::calibrate::BranchStats;
 use super::moments::InputMoments;
@@ -29,6 +29,8 @@ pub struct Rules {
     pub qmax_silu: u16,
     /// `qmax` of everything else: keys and values, queries, attention outputs.
     pub qmax: u16,
+    /// How skips wait to be read again.
+    pub skips: Skips,
     /// How weights of convolutions are kept, but for the first and the last, which see the image itself and are small.
     pub weights: WeightFormat,
 }
@@ -44,8 +46,18 @@ impl Default for Rules {
             qmax_raw: 511,
             qmax_silu: 511,
             qmax: 511,
+            skips: Skips::Narrowed,
             weights: WeightFormat::Int8,
         }
+    }
+}
+
+impl Rules {
+    /// With inputs of so many bits, 8 to 12, for every matrix product but `conv_in`'s, which keeps its 12.
+    #[must_use]
+    pub fn with_input_bits(self, bits: u8) -> Self {
+        let qmax = (1 << (bits.clamp(8, 12) - 1)) - 1;
+        Self { qmax_raw: qmax, qmax_silu: qmax, qmax, ..self }
     }
 }
 

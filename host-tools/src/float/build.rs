@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::graph::{Attention, Conv, Graph, Linear, Narrow, Norm, Op, TensorId, TensorInfo, TimeEmbed};
+use super::graph::{Attention, Conv, Graph, Linear, Narrow, Norm, Op, Skips, TensorId, TensorInfo, TimeEmbed};
 use crate::checkpoint::Checkpoint;
 
 /// What a convolution reads and how, before its output tensor exists.
@@ -36,7 +36,7 @@ impl<'a> Builder<'a> {
         Self { checkpoint, tensors: Vec::new(), ops: Vec::new(), skips: Vec::new() }
     }
 
-    pub(super) fn build(mut self) -> Result<Graph> {
+    pub(super) fn build(mut self, skips: Skips) -> Result<Graph> {
         let config = self.checkpoint.config.clone();
         let (image, unet) = (config.image, &config.unet);
         let sample = self.tensor("sample", image.height, image.width, image.channels);
@@ -60,7 +60,10 @@ impl<'a> Builder<'a> {
         let output = self.conv("conv_out", ConvSpec { norm, silu: true, ..ConvSpec::plain(h) })?;
         let graph =
             Graph { tensors: self.tensors, ops: self.ops, sample, temb, output, num_classes: config.num_classes() };
-        Ok(narrow_skips(graph))
+        Ok(match skips {
+            Skips::Narrowed => narrow_skips(graph),
+            Skips::Whole => graph,
+        })
     }
 
     fn down_block(&mut self, level: usize, downsample: bool, mut h: TensorId) -> Result<TensorId> {

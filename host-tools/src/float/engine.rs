@@ -6,7 +6,7 @@
 use anyhow::Result;
 
 use super::gemm::{MatRef, gemm};
-use super::graph::{Attention, Conv, Graph, Linear, Norm, Op, TensorId, TensorInfo, TimeEmbed};
+use super::graph::{Attention, Conv, Graph, Linear, Norm, Op, Skips, TensorId, TensorInfo, TimeEmbed};
 use crate::checkpoint::Checkpoint;
 
 /// What one op read and wrote.
@@ -20,6 +20,19 @@ pub struct OpTrace<'a> {
     pub output: &'a [f32],
 }
 
+/// One op of one pass, for those who put other values in place of its result.
+#[derive(Clone, Copy, Debug)]
+pub struct OpCall<'a> {
+    /// Which op of the graph.
+    pub index: usize,
+    /// The pass's timestep.
+    pub timestep: f32,
+    /// The pass's class; `None` is the null class.
+    pub class: Option<usize>,
+    /// By tensor: what has been written in this pass.
+    pub values: &'a [Vec<f32>],
+}
+
 /// The f32 engine.
 #[derive(Clone, Debug)]
 pub struct FloatUNet {
@@ -29,7 +42,12 @@ pub struct FloatUNet {
 impl FloatUNet {
     /// Lowers a checkpoint; fails when a tensor is absent or of the wrong size.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self> {
-        Ok(Self { graph: Graph::new(checkpoint)? })
+        Self::with_skips(checkpoint, Skips::default())
+    }
+
+    /// The same with the op list of other skips; it computes the same.
+    pub fn with_skips(checkpoint: &Checkpoint, skips: Skips) -> Result<Self> {
+        Ok(Self { graph: Graph::new(checkpoint, skips)? })
     }
 
     /// The op list it runs.
@@ -52,18 +70,32 @@ impl FloatUNet {
         out: &mut [f32],
         observer: &mut impl FnMut(&str, &OpTrace<'_>),
     ) {
+        self.forward_replacing(x, t, class, out, observer, &mut |_, _| {});
+    }
+
+    /// Like [`FloatUNet::forward`]; `replace` may overwrite what an op has computed before anything reads or sees it.
+    pub fn forward_replacing(
+        &self,
+        x: &[f32],
+        t: f32,
+        class: Option<usize>,
+        out: &mut [f32],
+        observer: &mut impl FnMut(&str, &OpTrace<'_>),
+        replace: &mut impl FnMut(&OpCall<'_>, &mut [f32]),
+    ) {
         let graph = &self.graph;
         let mut values: Vec<Vec<f32>> = vec![Vec::new(); graph.tensors.len()];
         values[graph.sample] = x.to_vec();
         assert_eq!(x.len(), graph.tensors[graph.sample].len(), "x_t has another length than the image");
         let mut scratch = Scratch::default();
-        for op in &graph.ops {
-            let result = match op {
+        for (index, op) in graph.ops.iter().enumerate() {
+            let mut result = match op {
                 Op::TimeEmbed(op) => time_embed(op, t, class, graph.num_classes),
                 Op::Conv(op) => conv(graph, op, &values, &mut scratch),
                 Op::Narrow(op) => values[op.src].clone(),
                 Op::Attention(op) => attention(&graph.tensors[op.x], op, &values, &mut scratch),
             };
+            replace(&OpCall { index, timestep: t, class, values: &values }, &mut result);
             observer(op.name(), &OpTrace { inputs: scratch.traced(op, &values), output: &result });
             values[op.out()] = result;
         }

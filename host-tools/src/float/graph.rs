@@ -151,6 +151,16 @@ pub struct Attention {
     pub projection: Linear,
 }
 
+/// How a skip waits for the other side of the U-Net.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Skips {
+    /// At 8 bits, by a [`Narrow`].
+    #[default]
+    Narrowed,
+    /// As it is: twice the memory, no rounding.
+    Whole,
+}
+
 /// Keeps a skip at 8 bits until it is read again; in f32 nothing changes.
 #[derive(Clone, Debug)]
 pub struct Narrow {
@@ -232,8 +242,8 @@ pub struct Graph {
 
 impl Graph {
     /// Lowers a checkpoint; fails when a tensor is absent or of the wrong size.
-    pub fn new(checkpoint: &Checkpoint) -> Result<Self> {
-        Builder::new(checkpoint).build()
+    pub fn new(checkpoint: &Checkpoint, skips: Skips) -> Result<Self> {
+        Builder::new(checkpoint).build(skips)
     }
 
     /// Multiply-accumulates of op `index`, all its matrix products together.

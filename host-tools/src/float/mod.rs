@@ -13,6 +13,6 @@ pub mod random;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{FloatUNet, OpTrace};
-pub use graph::{Attention, Conv, Graph, Linear, Norm, Op, TensorId, TensorInfo, TimeEmbed};
+pub use engine::{FloatUNet, OpCall, OpTrace};
+pub use graph::{Attention, Conv, Graph, Linear, Norm, Op, Skips, TensorId, TensorInfo, TimeEmbed};
 pub use pipeline::{FloatDrawing, FloatPipeline, StepTrace};

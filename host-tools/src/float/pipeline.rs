@@ -7,7 +7,8 @@ use picodream::schedule::{Level, Schedule};
 use picodream::walk::{ModelInfo, Walk};
 use picodream::{Config, Image, PredictionType, Progress, SetupError, Spacing};
 
-use super::engine::{FloatUNet, OpTrace};
+use super::engine::{FloatUNet, OpCall, OpTrace};
+use super::graph::Skips;
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, ImageConfig, ModelConfig};
 
@@ -57,9 +58,14 @@ pub fn prediction_type(config: &ModelConfig) -> PredictionType {
 impl FloatPipeline {
     /// Lowers a checkpoint; fails when a tensor is absent or of the wrong size.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self> {
+        Self::with_skips(checkpoint, Skips::default())
+    }
+
+    /// The same with the op list of other skips; it draws the same.
+    pub fn with_skips(checkpoint: &Checkpoint, skips: Skips) -> Result<Self> {
         let config = &checkpoint.config;
         Ok(Self {
-            net: FloatUNet::new(checkpoint)?,
+            net: FloatUNet::with_skips(checkpoint, skips)?,
             alphas_cumprod: schedule_bytes(config),
             prediction_type: prediction_type(config),
             pixel: pixel_mapping(config),
@@ -132,7 +138,18 @@ impl FloatPipeline {
         on_op: &mut impl FnMut(&str, &OpTrace<'_>),
     ) -> Result<Vec<f32>> {
         let mut drawing = self.begin(config)?;
-        while drawing.call(on_step, on_op) == Progress::Running {}
+        while drawing.call(on_step, on_op, &mut |_, _| {}) == Progress::Running {}
+        Ok(drawing.sample)
+    }
+
+    /// Draws one image with other values in place of what some ops compute.
+    pub fn run_replacing<S: Sampler, P: Spacing>(
+        &self,
+        config: &Config<S, P>,
+        replace: &mut impl FnMut(&OpCall<'_>, &mut [f32]),
+    ) -> Result<Vec<f32>> {
+        let mut drawing = self.begin(config)?;
+        while drawing.call(&mut |_| {}, &mut |_, _| {}, replace) == Progress::Running {}
         Ok(drawing.sample)
     }
 }
@@ -160,6 +177,7 @@ impl<S: Sampler, P: Spacing> FloatDrawing<'_, S, P> {
         &mut self,
         on_step: &mut impl FnMut(&StepTrace<'_>),
         on_op: &mut impl FnMut(&str, &OpTrace<'_>),
+        replace: &mut impl FnMut(&OpCall<'_>, &mut [f32]),
     ) -> Progress {
         if self.walk.is_finished() {
             return Progress::Done;
@@ -168,10 +186,11 @@ impl<S: Sampler, P: Spacing> FloatDrawing<'_, S, P> {
         let (level, guidance) = (self.walk.level(), self.walk.guidance());
         if guidance != 1.0 {
             let negative = config.negative_class.map(usize::from);
-            net.forward(&self.sample, level.timestep, negative, &mut self.output, on_op);
+            net.forward_replacing(&self.sample, level.timestep, negative, &mut self.output, on_op, replace);
             keep_prediction(&self.output, &mut self.negative, self.walk.context().channels);
         }
-        net.forward(&self.sample, level.timestep, config.class.map(usize::from), &mut self.output, on_op);
+        let class = config.class.map(usize::from);
+        net.forward_replacing(&self.sample, level.timestep, class, &mut self.output, on_op, replace);
         if guidance != 1.0 {
             guide(&mut self.output, &self.negative, guidance, self.walk.context().channels);
         }
@@ -211,7 +230,7 @@ impl<S: Sampler, P: Spacing> Drawing for FloatDrawing<'_, S, P> {
     }
 
     fn advance(&mut self) -> Progress {
-        self.call(&mut |_| {}, &mut |_, _| {})
+        self.call(&mut |_| {}, &mut |_, _| {}, &mut |_, _| {})
     }
 }
 

@@ -6,21 +6,26 @@
 //! - **Images**: both run freely from the same noise. PSNR over pixels 0..=255 as real numbers: clamped, not rounded.
 //! - **Ops**: `sqnr_db` of what each op writes when everything before it was int8 too (the error that has piled up), and
 //!   `local_sqnr_db` when the op reads the float network's tensors (the error it adds by itself), over all steps and images.
+//!   Their rank is the damage to finished images (`damage.rs`).
 
-use std::ops::Range;
+mod damage;
+mod operands;
+pub mod repair;
 
 use anyhow::{Result, anyhow, ensure};
-use half::f16;
-use picodream::blob::{DType, TensorRecord};
+use picodream::blob::Op as BlobOp;
 use picodream::sampler::predictions;
 use picodream::spacing::AnySpacing;
 use picodream::{Config, Ddim, Model, Pipeline, Progress, UNet};
 use serde::{Serialize, Serializer};
 
 use crate::checkpoint::Checkpoint;
-use crate::float::{FloatPipeline, Graph, Op};
+use crate::float::{FloatPipeline, Graph, Op, Skips};
 use crate::picture::{LIMIT_DB, psnr_db};
 use crate::sampling::{SamplerChoice, usual_spacing};
+
+pub(crate) use operands::Arena;
+use operands::{LoneOp, read_tensor};
 
 /// What to compare.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,12 +42,14 @@ pub struct DiffOptions {
     pub class: Option<u16>,
     /// Guidance scale for images that have a class.
     pub guidance: f32,
+    /// Of how many images (of `count`) the damage of each op is measured; 0: not at all.
+    pub ranked: usize,
 }
 
 impl Default for DiffOptions {
     fn default() -> Self {
         let sampler = SamplerChoice::Ddim(Ddim::default());
-        Self { sampler, steps: 20, seed: 0, count: 8, class: None, guidance: 1.0 }
+        Self { sampler, steps: 20, seed: 0, count: 8, class: None, guidance: 1.0, ranked: 0 }
     }
 }
 
@@ -78,6 +85,9 @@ pub struct OpDiff {
     pub sqnr_db: f64,
     /// Of its output, given the float network's inputs.
     pub local_sqnr_db: f64,
+    /// Of finished images when this op alone is int8, where that was asked for: PSNR over all pixels of all images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_psnr_db: Option<f64>,
 }
 
 /// PSNR over the images.
@@ -98,7 +108,7 @@ pub struct DiffReport {
     pub steps: Vec<StepDiff>,
     /// On finished images.
     pub image_psnr_db: PsnrDb,
-    /// Per op, worst `sqnr_db` first.
+    /// Per op, worst first: by `image_psnr_db` where it was measured, else by `sqnr_db`.
     pub ops: Vec<OpDiff>,
 }
 
@@ -131,15 +141,15 @@ pub fn diff(model: &Model<'_>, checkpoint: &Checkpoint, options: &DiffOptions) -
     diff_with_progress(model, checkpoint, options, &mut || {})
 }
 
-/// Like [`diff`]; `image_done` is called after each image.
+/// Like [`diff`]; `done` is called after each of `count` images, and when ops are ranked after each op.
 pub fn diff_with_progress(
     model: &Model<'_>,
     checkpoint: &Checkpoint,
     options: &DiffOptions,
-    image_done: &mut impl FnMut(),
+    done: &mut (impl FnMut() + Send),
 ) -> Result<DiffReport> {
-    let float = FloatPipeline::new(checkpoint)?;
     let unet = UNet::new(model).map_err(|error| anyhow!("{error}"))?;
+    let float = FloatPipeline::with_skips(checkpoint, skips_of(&unet))?;
     check_same_network(&unet, &float, checkpoint)?;
     ensure!(options.count > 0, "count is 0, but must be at least 1");
     let graph = float.net().graph();
@@ -147,7 +157,7 @@ pub fn diff_with_progress(
         unet,
         graph,
         arena: Arena::new(model.arena_bytes()),
-        local: Arena::new(model.arena_bytes()),
+        lone: LoneOp::new(unet, graph),
         steps: vec![(0.0, Power::default(), Power::default()); options.steps.into()],
         ops: vec![(Power::default(), Power::default()); graph.ops.len()],
     };
@@ -156,11 +166,39 @@ pub fn diff_with_progress(
         let config = image_config(options, i, graph.num_classes);
         let x0 = comparison.follow(&float, &config)?;
         psnrs.push(psnr(&float, &x0, &int8_image(model, &config)?));
-        image_done();
+        done();
     }
     let mean = psnrs.iter().sum::<f64>() / psnrs.len() as f64;
     let min = psnrs.iter().copied().fold(f64::INFINITY, f64::min);
-    Ok(comparison.report(&checkpoint.config.name, PsnrDb { mean, min }))
+    let mut report = comparison.report(&checkpoint.config.name, PsnrDb { mean, min });
+    if options.ranked > 0 {
+        let configs: Vec<_> =
+            (0..options.ranked.min(options.count)).map(|i| image_config(options, i, graph.num_classes)).collect();
+        let damage = damage::of_each_op(unet, &float, &configs, done)?;
+        report.ops.iter_mut().zip(damage).for_each(|(op, psnr)| op.image_psnr_db = Some(psnr));
+    }
+    report.ops.sort_by(|a, b| a.rank().total_cmp(&b.rank()));
+    Ok(report)
+}
+
+impl DiffReport {
+    /// Smallest SQNR of x̂0 over the steps.
+    #[must_use]
+    pub fn worst_x0_sqnr_db(&self) -> f64 {
+        self.steps.iter().map(|step| step.x0_sqnr_db).fold(f64::INFINITY, f64::min)
+    }
+}
+
+impl OpDiff {
+    fn rank(&self) -> f64 {
+        self.image_psnr_db.unwrap_or(self.sqnr_db)
+    }
+}
+
+/// How the blob keeps its skips.
+fn skips_of(unet: &UNet<'_>) -> Skips {
+    let mut ops = unet.model().ops(unet.header());
+    if ops.any(|op| matches!(op, BlobOp::Narrow(_))) { Skips::Narrowed } else { Skips::Whole }
 }
 
 fn check_same_network(unet: &UNet<'_>, float: &FloatPipeline, checkpoint: &Checkpoint) -> Result<()> {
@@ -194,24 +232,6 @@ fn image_config(options: &DiffOptions, i: usize, num_classes: usize) -> Config<S
     Config { steps: options.steps, class, guidance, ..plain }
 }
 
-/// A 16-byte aligned buffer: the aligned part of a longer one, whose heap memory never moves.
-pub(crate) struct Arena {
-    memory: Vec<u8>,
-    range: Range<usize>,
-}
-
-impl Arena {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let memory = vec![0; bytes + 15];
-        let start = memory.as_ptr().align_offset(16).min(15);
-        Self { memory, range: start..start + bytes }
-    }
-
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        &mut self.memory[self.range.clone()]
-    }
-}
-
 /// x_0 of the free-running int8 pipeline.
 fn int8_image(model: &Model<'_>, config: &Config<SamplerChoice, AnySpacing>) -> Result<Vec<f32>> {
     let mut arena = Arena::new(Config::<SamplerChoice, AnySpacing>::arena_bytes(model));
@@ -237,7 +257,7 @@ struct Comparison<'m, 'g> {
     unet: UNet<'m>,
     graph: &'g Graph,
     arena: Arena,
-    local: Arena,
+    lone: LoneOp<'m, 'g>,
     /// Per step: timestep, power of x̂0, power of the output.
     steps: Vec<(f32, Power, Power)>,
     /// Per op: piled up, local.
@@ -289,7 +309,6 @@ impl Comparison<'_, '_> {
     /// Runs the int8 network on one x_t, op by op; returns its output.
     fn compare_pass(&mut self, pass: &Pass, sample: &[f32], timestep: f32, class: u16) -> Vec<f32> {
         self.unet.begin(self.arena.bytes());
-        self.unet.begin(self.local.bytes());
         self.unet.sample_mut(self.arena.bytes()).copy_from_slice(sample);
         for index in 0..self.graph.ops.len() {
             let Some(op) = self.unet.op(index as u16) else { continue };
@@ -297,22 +316,11 @@ impl Comparison<'_, '_> {
             self.unet.run_op(index as u16, timestep, class, self.arena.bytes());
             let reference = &pass.outputs[index];
             self.ops[index].0.add_all(reference, &read_tensor(&out, self.arena.bytes()));
-            self.load_inputs(index, pass, sample);
-            self.unet.run_op(index as u16, timestep, class, self.local.bytes());
-            self.ops[index].1.add_all(reference, &read_tensor(&out, self.local.bytes()));
+            let writer = |id| self.graph.ops.iter().position(|op| op.out() == id);
+            let value = |id| writer(id).map_or(sample, |writer| &pass.outputs[writer]);
+            self.ops[index].1.add_all(reference, &self.lone.run(index, (timestep, class), value));
         }
         self.unet.model_output(self.arena.bytes()).to_vec()
-    }
-
-    /// Writes the float network's tensors to the places that op `index` reads.
-    fn load_inputs(&mut self, index: usize, pass: &Pass, sample: &[f32]) {
-        let Some(op) = self.unet.op(index as u16) else { return };
-        // The graph's reads are in the order of the record's.
-        for (id, record) in self.graph.ops[index].reads(self.graph.temb).into_iter().zip(op.reads()) {
-            let writer = self.graph.ops.iter().position(|op| op.out() == id);
-            let values = writer.map_or(sample, |writer| &pass.outputs[writer]);
-            write_tensor(&self.unet.tensor(record), values, self.local.bytes());
-        }
     }
 
     fn report(self, name: &str, image_psnr_db: PsnrDb) -> DiffReport {
@@ -322,74 +330,15 @@ impl Comparison<'_, '_> {
             output_sqnr_db: output.db(),
         };
         let ops = self.graph.ops.iter().zip(&self.ops);
-        let mut ops: Vec<OpDiff> = ops
+        let ops: Vec<OpDiff> = ops
             .map(|(op, (piled, local))| OpDiff {
                 name: op.name().to_owned(),
                 sqnr_db: piled.db(),
                 local_sqnr_db: local.db(),
+                image_psnr_db: None,
             })
             .collect();
-        ops.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
         DiffReport { name: name.to_owned(), steps: self.steps.into_iter().map(step).collect(), image_psnr_db, ops }
-    }
-}
-
-/// A tensor's elements as f32.
-fn read_tensor(tensor: &TensorRecord, arena: &[u8]) -> Vec<f32> {
-    let bytes = &arena[tensor.elements().range()];
-    match tensor.dtype {
-        // Expanded weights are no operand.
-        DType::I16 => Vec::new(),
-        DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-        DType::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        DType::I8 => {
-            let scales =
-                arena[tensor.scales_region().range()].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
-            bytes
-                .iter()
-                .zip(scales.collect::<Vec<_>>().into_iter().cycle())
-                .map(|(&q, s)| f32::from(q.cast_signed()) * s)
-                .collect()
-        }
-    }
-}
-
-/// The largest magnitude of each channel over 127.
-fn channel_scales(values: &[f32], channels: usize) -> Vec<f32> {
-    let mut largest = vec![0.0f32; channels];
-    for pixel in values.chunks_exact(channels) {
-        largest.iter_mut().zip(pixel).for_each(|(largest, x)| *largest = largest.max(x.abs()));
-    }
-    largest.into_iter().map(|largest| largest / 127.0).collect()
-}
-
-/// Writes values, and the statistics of the stored values, as `ops` leave them.
-fn write_tensor(tensor: &TensorRecord, values: &[f32], arena: &mut [u8]) {
-    let scales = channel_scales(values, tensor.channels.into());
-    let bytes: Vec<u8> = match tensor.dtype {
-        DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        DType::I16 => return,
-        DType::I8 => {
-            let inverse = |scale: f32| if scale > 0.0 { 1.0 / scale } else { 0.0 };
-            let round = |(v, s): (&f32, &f32)| (v * inverse(*s)).round() as i8 as u8;
-            values.iter().zip(scales.iter().cycle()).map(round).collect()
-        }
-    };
-    if tensor.dtype == DType::I8 {
-        let bytes: Vec<u8> = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
-        arena[tensor.scales_region().range()].copy_from_slice(&bytes);
-    }
-    arena[tensor.elements().range()].copy_from_slice(&bytes);
-    if tensor.statistics {
-        let mut sums = vec![0.0f32; 2 * usize::from(tensor.channels)];
-        for (i, x) in read_tensor(tensor, arena).into_iter().enumerate() {
-            let c = i % usize::from(tensor.channels);
-            sums[2 * c] += x;
-            sums[2 * c + 1] += x * x;
-        }
-        let bytes: Vec<u8> = sums.iter().flat_map(|s| s.to_le_bytes()).collect();
-        arena[tensor.statistics_region().range()].copy_from_slice(&bytes);
     }
 }
 
@@ -430,6 +379,24 @@ mod tests {
         // One op alone is good to 8 bits; attention, through the exponential of its scores, to less.
         assert!(report.ops.iter().all(|op| op.local_sqnr_db > 24.0), "{:#?}", report.ops);
         assert!(report.ops.is_sorted_by(|a, b| a.sqnr_db <= b.sqnr_db));
+    }
+
+    #[test]
+    fn the_op_that_spoils_the_images_ranks_first() {
+        let checkpoint = small(2, 7);
+        let options = DiffOptions { steps: 3, count: 2, ranked: 2, ..DiffOptions::default() };
+        for culprit in ["mid_block.resnets.0.conv1", "up_blocks.1.resnets.0.conv2"] {
+            // A blob whose one op has other weights, as if its rounding were that bad.
+            let mut spoilt = checkpoint.clone();
+            let weight = spoilt.tensors.get_mut(&format!("{culprit}.weight")).unwrap();
+            weight.data.iter_mut().step_by(2).for_each(|w| *w *= 1.5);
+            let exported = export(&spoilt, &quick()).unwrap();
+            let report = diff(&Model::parse(&exported.bytes).unwrap(), &checkpoint, &options).unwrap();
+            let damage = |op: &OpDiff| op.image_psnr_db.unwrap();
+            assert_eq!(report.ops[0].name, culprit);
+            assert!(damage(&report.ops[0]) + 6.0 < damage(&report.ops[1]), "{:#?}", report.ops);
+            assert!(report.ops.is_sorted_by(|a, b| damage(a) <= damage(b)));
+        }
     }
 
     #[test]
