@@ -26,214 +26,201 @@
     .size \name, . - \name
 .endm
 
-// \acc += r4 · r3 + r5 · r2 for the next two words of inputs.
-.macro PRODUCTS acc
-    ldm r1!, {{r4, r5}}
-    muls r4, r3, r4
-    muls r5, r2, r5
+// \a and \b += the products of the next four words: two pixels' two channels.
+.macro PRODUCTS a, b
+    ldm r1!, {{r2-r5}}
+    muls r2, r6, r2
+    muls r3, r7, r3
+    muls r4, r6, r4
+    muls r5, r7, r5
+    adds r2, r2, r3
     adds r4, r4, r5
-    add \acc, r4
+    add \a, r2
+    add \b, r4
 .endm
 
-// The word of direct weights \at bytes from r0 times the inputs of \pixels pixels: whole halfwords, or with \even their low bytes.
-.macro TAP even, at, pixels
-    ldr r2, [r0, #\at]
+// The next word of direct weights, whole halfwords or with \even their low bytes, times the inputs of \pixels pixels.
+.macro WORD even, pixels
+    ldm r0!, {{r7}}
     .if \even
-    sxtb r3, r2
-    asrs r2, r2, #16
-    sxtb r2, r2
+    sxtb r6, r7
+    asrs r7, r7, #16
+    sxtb r7, r7
     .else
-    sxth r3, r2
-    asrs r2, r2, #16
+    sxth r6, r7
+    asrs r7, r7, #16
     .endif
-    PRODUCTS r6
-    PRODUCTS r7
-    PRODUCTS r8
-    PRODUCTS r9
-    PRODUCTS r10
-    PRODUCTS r11
-    .if \pixels == 8
-    PRODUCTS r12
-    PRODUCTS lr
+    PRODUCTS r8, r9
+    PRODUCTS r10, r11
+    .if \pixels == 6
+    PRODUCTS r12, lr
     .endif
 .endm
 
-// Moves r1, which is behind a tap's \pixels pixels, on by \by pixels less.
-.macro BACK by
-    .if (\by) > 0
-    subs r1, #8 * (\by)
+// Bytes of code of a WORD.
+.macro WORD_BYTES reg, even, pixels
+    movs \reg, #6 + 2 * \even + 9 * \pixels
+.endm
+
+// Sums at r2, or zeros.
+.macro LOAD_SUMS pixels
+    ldr r3, [sp, #72]
+    cmp r3, #0
+    beq 1f
+    mov r3, r2
+    ldm r3!, {{r4-r7}}
+    mov r8, r4
+    mov r9, r5
+    mov r10, r6
+    mov r11, r7
+    .if \pixels == 6
+    ldm r3!, {{r4, r5}}
+    mov r12, r4
+    mov lr, r5
     .endif
-    .if (\by) < 0
-    adds r1, #-8 * (\by)
+    b 2f
+1:
+    mov r8, r3
+    mov r9, r3
+    mov r10, r3
+    mov r11, r3
+    .if \pixels == 6
+    mov r12, r3
+    mov lr, r3
     .endif
+2:
 .endm
 
-.macro LOAD_HIGH reg, at
-    ldr r3, [r2, #\at]
-    mov \reg, r3
-.endm
-
-// Eight sums \at bytes from the pair's.
-.macro LOAD_SUMS at
-    ldr r2, [sp, #4]
-    ldr r6, [r2, #\at]
-    ldr r7, [r2, #\at + 4]
-    LOAD_HIGH r8, \at + 8
-    LOAD_HIGH r9, \at + 12
-    LOAD_HIGH r10, \at + 16
-    LOAD_HIGH r11, \at + 20
-    LOAD_HIGH r12, \at + 24
-    LOAD_HIGH lr, \at + 28
-.endm
-
-// A sum to \at bytes from r2, and, with \parted, what is left of the one behind in front of the eighth bit.
-.macro STORE_SUM reg, at, parted
-    mov r3, \reg
-    str r3, [r2, #\at]
-    .if \parted
-    ldr r4, [r2, #\at + 32]
-    subs r4, r4, r3
-    asrs r4, r4, #8
-    str r4, [r2, #\at + 32]
-    .endif
-.endm
-
-.macro STORE_SUMS at, pixels, parted
-    ldr r2, [sp, #4]
-    STORE_SUM r6, \at, \parted
-    STORE_SUM r7, \at + 4, \parted
-    STORE_SUM r8, \at + 8, \parted
-    STORE_SUM r9, \at + 12, \parted
-    STORE_SUM r10, \at + 16, \parted
-    STORE_SUM r11, \at + 20, \parted
-    .if \pixels == 8
-    STORE_SUM r12, \at + 24, \parted
-    STORE_SUM lr, \at + 28, \parted
+.macro STORE_SUMS pixels
+    mov r4, r8
+    mov r5, r9
+    mov r6, r10
+    mov r7, r11
+    stm r2!, {{r4-r7}}
+    .if \pixels == 6
+    mov r4, r12
+    mov r5, lr
+    stm r2!, {{r4, r5}}
     .endif
 .endm
 
-// Frame: 0 inputs, 4 acc, 8 pairs of outputs, 12 end of the weights, 16 their beginning; arguments 56 bytes from it.
-// fn(inputs, weight, acc, pairs, job): adds to the sums, of whole halfwords first and of even channels then; the job is the bytes
-// of weights of a pair of outputs, the bytes from there to the next pair's, and whether to part the sums.
-.macro DIRECT_START name
+// \sum becomes what is left of \whole in front of the eighth bit.
+.macro PART sum, whole
+    mov r3, \whole
+    subs \sum, r3, \sum
+    asrs \sum, \sum, #8
+.endm
+
+// Adds up four words of weights at a time; where their number is no multiple of four, the first time begins in the middle.
+.macro STREAM even, pixels, entry
+    ldr r1, [sp, #4]
+    ldr r3, [sp, #\entry]
+    bx r3
+    .p2align 2
+3\even:
+    .rept 4
+    WORD \even, \pixels
+    .endr
+    ldr r2, [sp]
+    cmp r0, r2
+    bne 3\even\()b
+    ldr r2, [sp, #8]
+.endm
+
+// fn(weight, inputs, acc, end, bytes, skip, load, part): adds the products of a pair of output channels with `bytes` of
+// weights, behind which `skip` bytes are left out, and goes on with the next pair until acc is at its end. The inputs are words
+// [word of weights][pixel][input channel] of \pixels pixels; as many sums of each output channel are written. They begin as
+// zeros or, with `load`, as what is there. First those of low bytes are added up, S, for the even channel; then those of whole
+// halfwords, T, for the odd one, which with `part` come out as (T - S) >> 8.
+// Frame: 0 end of a pair's weights, 4 inputs, 8 acc, 12 end, 16 beginning of a pair's weights, where the streams begin: 20 of low
+// bytes, 24 of halfwords; 64 bytes, 68 skip, 72 load, 76 part.
+.macro SUMS name, pixels
 START \name
-    sub sp, #20
-    str r0, [sp]
-    str r2, [sp, #4]
-    str r3, [sp, #8]
-    movs r0, r1
+    sub sp, #28
+    str r1, [sp, #4]
+    str r2, [sp, #8]
+    str r3, [sp, #12]
+    ldr r4, [sp, #64]
+    rsbs r4, r4, #0
+    lsls r4, r4, #28
+    lsrs r4, r4, #30
+    WORD_BYTES r5, 1, \pixels
+    WORD_BYTES r6, 0, \pixels
+    muls r5, r4, r5
+    muls r6, r4, r6
+    // Addresses of Thumb code are odd.
+    adds r5, #1
+    adds r6, #1
+    adr r3, 31f
+    adds r5, r5, r3
+    str r5, [sp, #20]
+    adr r3, 30f
+    adds r6, r6, r3
+    str r6, [sp, #24]
 10:
     str r0, [sp, #16]
-    ldr r2, [sp, #56]
-    ldr r2, [r2]
-    adds r2, r2, r0
-    str r2, [sp, #12]
-    LOAD_SUMS 32
-    ldr r1, [sp]
-11:
-.endm
-
-.macro NEXT weights, loop, end
-    adds r0, #\weights
-    ldr r2, [sp, #12]
-    cmp r0, r2
-    beq \end
-    b \loop
-.endm
-
-.macro DIRECT_MIDDLE weights, pixels
-    NEXT \weights, 11b, 12f
-12:
-    STORE_SUMS 32, \pixels, 0
-    LOAD_SUMS 0
-    ldr r0, [sp, #16]
-    ldr r1, [sp]
-13:
-.endm
-
-.macro DIRECT_END name, weights, pixels
-    NEXT \weights, 13b, 14f
-14:
-    ldr r1, [sp, #56]
-    ldr r2, [r1, #8]
-    cmp r2, #0
-    beq 15f
-    STORE_SUMS 0, \pixels, 1
-    b 16f
-15:
-    STORE_SUMS 0, \pixels, 0
-16:
-    adds r2, #64
-    str r2, [sp, #4]
-    ldr r2, [r1, #4]
-    adds r0, r0, r2
+    ldr r3, [sp, #64]
+    adds r3, r3, r0
+    str r3, [sp]
     ldr r2, [sp, #8]
-    subs r2, #1
+    LOAD_SUMS \pixels
+    STREAM 1, \pixels, 20
+    STORE_SUMS \pixels
+    adds r2, #32 - 4 * \pixels
+    LOAD_SUMS \pixels
+    ldr r0, [sp, #16]
+    STREAM 0, \pixels, 24
+    ldr r3, [sp, #76]
+    cmp r3, #0
+    beq 11f
+    ldm r2!, {{r4-r7}}
+    PART r4, r8
+    PART r5, r9
+    PART r6, r10
+    PART r7, r11
+    .if \pixels == 6
+    mov r8, r4
+    mov r9, r5
+    ldm r2!, {{r4, r5}}
+    PART r4, r12
+    PART r5, lr
+    mov r12, r4
+    mov lr, r5
+    adds r2, #8
+    mov r4, r8
+    mov r5, r9
+    stm r2!, {{r4-r7}}
+    mov r4, r12
+    mov r5, lr
+    stm r2!, {{r4, r5}}
+    .else
+    adds r2, #16
+    stm r2!, {{r4-r7}}
+    .endif
+    b 12f
+11:
+    adds r2, #32
+    STORE_SUMS \pixels
+12:
+    adds r2, #32 - 4 * \pixels
     str r2, [sp, #8]
-    beq 17f
+    ldr r3, [sp, #68]
+    adds r0, r0, r3
+    ldr r3, [sp, #12]
+    cmp r2, r3
+    beq 13f
     b 10b
-17:
-    add sp, #20
+13:
+    add sp, #28
 FINISH \name
 .endm
 
-// \unroll pairs of input channels.
-.macro POINTS even, unroll, pixels
-    .set at, 0
-    .rept \unroll
-    TAP \even, at, \pixels
-    BACK \pixels - 8
-    .set at, at + 4
-    .endr
-.endm
+SUMS picodream_plain_sums_4, 4
+SUMS picodream_plain_sums_6, 6
 
-// 1x1, \unroll pairs of input channels at a time.
-.macro POINT name, unroll, pixels
-DIRECT_START \name
-    POINTS 0, \unroll, \pixels
-DIRECT_MIDDLE 4 * \unroll, \pixels
-    POINTS 1, \unroll, \pixels
-DIRECT_END \name, 4 * \unroll, \pixels
-.endm
-
-// One row of the kernel: columns lie side by side, or with stride 2 nine even ones in front of eight odd ones.
-.macro ROW even, stride, pixels
-    TAP \even, 0, \pixels
-    BACK \pixels - 1
-    .if \stride == 1
-    TAP \even, 4, \pixels
-    BACK \pixels - 1
-    TAP \even, 8, \pixels
-    BACK \pixels - 8
-    .else
-    TAP \even, 8, \pixels
-    BACK \pixels - 8
-    TAP \even, 4, \pixels
-    BACK \pixels - 8
-    .endif
-.endm
-
-// 3x3, one row of the kernel and one pair of channels at a time.
-.macro SQUARE name, stride, pixels
-DIRECT_START \name
-    ROW 0, \stride, \pixels
-DIRECT_MIDDLE 12, \pixels
-    ROW 1, \stride, \pixels
-DIRECT_END \name, 12, \pixels
-.endm
-
-POINT picodream_plain_point_1_6, 1, 6
-POINT picodream_plain_point_1_8, 1, 8
-POINT picodream_plain_point_4_6, 4, 6
-POINT picodream_plain_point_4_8, 4, 8
-SQUARE picodream_plain_square_1_6, 1, 6
-SQUARE picodream_plain_square_1_8, 1, 8
-SQUARE picodream_plain_square_2_6, 2, 6
-SQUARE picodream_plain_square_2_8, 2, 8
-
-// Two words from \rows to two pairs of words at r1.
-.macro TWO rows
-    ldm \rows!, {{r4, r6}}
+// Two words from r0 to two pairs of words at r1.
+.macro TWO
+    ldm r0!, {{r4, r6}}
     asrs r5, r4, #16
     sxth r4, r4
     asrs r7, r6, #16
@@ -241,40 +228,26 @@ SQUARE picodream_plain_square_2_8, 2, 8
     stm r1!, {{r4-r7}}
 .endm
 
-// fn(row, inputs, pairs, step, odd): the inputs under eight pixels as words, \count pairs of columns of each pair of channels; with
-// stride 2 the odd columns lie `odd` bytes further.
-.macro UNPACK name, stride, count
+// fn(row, words, pairs, step, skip): the words under \pixels pixels of each pair of channels, as pairs of words; pairs are `step`
+// bytes apart in the row, and `skip` bytes are left between what is written.
+.macro UNPACK name, pixels
 START \name
+    subs r3, #4 * \pixels
     mov r8, r3
-    .if \stride == 2
     ldr r3, [sp, #36]
-    .endif
 1:
-    mov r9, r0
-    .rept \count
-    TWO r0
+    .rept \pixels / 2
+    TWO
     .endr
-    .if \stride == 2
-    ldm r0!, {{r4}}
-    asrs r5, r4, #16
-    sxth r4, r4
-    stm r1!, {{r4, r5}}
-    mov r0, r9
-    adds r0, r0, r3
-    .rept \count
-    TWO r0
-    .endr
-    .endif
-    mov r0, r9
     add r0, r8
+    adds r1, r1, r3
     subs r2, #1
     bne 1b
 FINISH \name
 .endm
 
-UNPACK picodream_plain_unpack_8, 1, 4
-UNPACK picodream_plain_unpack_10, 1, 5
-UNPACK picodream_plain_unpack_17, 2, 4
+UNPACK picodream_plain_unpack_4, 4
+UNPACK picodream_plain_unpack_6, 6
 
 // \a += r6 · x0 + r2 · x1, \b += r7 · x0 + r3 · x1 for the two halves of the word at \at.
 .macro PIXEL at, a, b
@@ -306,43 +279,63 @@ UNPACK picodream_plain_unpack_17, 2, 4
     PIXEL \at + 4, r10, r11
 .endm
 
-// Frame: 0 inputs, 4 weights, 8 products, 12 positions left, 16 in_pairs · 8, 20 which half of the tiles.
-// fn(tiles, weight, products, in_pairs): Winograd's products of two output channels and four tiles, two at a time.
-.macro WINOGRAD name, unroll
-START \name
-    sub sp, #24
+// fn(tiles, weight, products, pairs): Winograd's products of two output channels and four tiles, two at a time, four pairs of
+// input channels at a time; where they are no multiple of four, the first time begins in the middle.
+// Frame: 0 inputs, 4 weights, 8 products, 12 positions left, 16 pairs · 8, 20 which half of the tiles, 24 where the products
+// begin, 28 eight times the pairs that are missing.
+START picodream_plain_winograd_products
+    sub sp, #32
     str r0, [sp]
     str r1, [sp, #4]
     str r2, [sp, #8]
     movs r0, #16
     str r0, [sp, #12]
+    lsls r0, r3, #3
+    str r0, [sp, #16]
+    rsbs r3, r3, #0
+    lsls r3, r3, #30
+    lsrs r3, r3, #30
+    movs r0, #66
+    muls r0, r3, r0
+    adr r1, 11f
+    adds r0, r0, r1
+    // Addresses of Thumb code are odd.
+    adds r0, #1
+    str r0, [sp, #24]
     lsls r3, r3, #3
-    str r3, [sp, #16]
+    str r3, [sp, #28]
 9:
     movs r0, #0
     str r0, [sp, #20]
 10:
     ldr r0, [sp, #4]
-    mov r12, r0
     ldr r2, [sp, #16]
-    adds r0, r0, r2
-    mov lr, r0
+    adds r2, r2, r0
+    mov lr, r2
+    ldr r3, [sp, #28]
+    subs r0, r0, r3
+    mov r12, r0
     ldr r1, [sp]
     ldr r0, [sp, #20]
     adds r1, r1, r0
+    subs r1, r1, r3
+    subs r1, r1, r3
     movs r0, #0
     mov r8, r0
     mov r9, r0
     mov r10, r0
     mov r11, r0
+    ldr r0, [sp, #24]
+    bx r0
+    .p2align 2
 11:
     .set at, 0
-    .rept \unroll
+    .rept 4
     PRODUCT at, 2 * at
     .set at, at + 8
     .endr
-    adds r1, #16 * \unroll
-    movs r0, #8 * \unroll
+    adds r1, #64
+    movs r0, #32
     add r12, r0
     cmp r12, lr
     beq 12f
@@ -382,9 +375,5 @@ START \name
     beq 14f
     b 9b
 14:
-    add sp, #24
-FINISH \name
-.endm
-
-WINOGRAD picodream_plain_winograd_1, 1
-WINOGRAD picodream_plain_winograd_4, 4
+    add sp, #32
+FINISH picodream_plain_winograd_products

@@ -45,66 +45,53 @@
     subs r0, r0, r3
 .endm
 
-// One row of Bt·d·B for four tiles: rows \a and \b of the job, combined by \op; r0 comes out at the next row's positions.
-.macro TILES a, b, op
-    mov r3, r12
-    ldr r2, [r3, #\a]
-    mov r8, r2
-    ldr r2, [r3, #\b]
-    mov r9, r2
+// Four tiles of every pair of channels, rows r8 and r9 combined by \op.
+.macro TILES op
+1:
     COLUMNS \op, r4, r5
     movs r2, #2
-11:
-    mov lr, r2
+2:
+    mov r12, r2
     COLUMNS \op, r6, r7
     TILE r4, r5, r6, r7
     COLUMNS \op, r4, r5
     TILE r6, r7, r4, r5
-    mov r2, lr
+    mov r2, r12
     subs r2, #1
-    bne 11b
-    mov r3, r10
-    lsls r3, r3, #2
-    adds r0, r0, r3
-    subs r0, #16
+    bne 2b
+    mov r3, lr
+    add r8, r3
+    add r9, r3
+    ldr r3, [sp, #36]
+    subs r3, #1
+    str r3, [sp, #36]
+    beq 9f
+    b 1b
 .endm
 
-// fn(job, tiles): transforms every pair of channels of a block; the job's fields are those of winograd.rs.
+// fn(tiles, position, row, other, pairs, step, sign): one row of Bt·d·B for four tiles of every pair of channels, from row plus
+// `sign` (1 or -1) times the other row. Ten columns go to four positions, `position` bytes apart; pairs are `step` bytes apart
+// in the rows.
 START picodream_plain_winograd_input
-    mov r12, r0
-    ldr r2, [r0, #20]
-    mov r10, r2
-    lsls r3, r2, #1
-    adds r3, r3, r2
+    mov r8, r2
+    mov r9, r3
+    mov r10, r1
+    lsls r3, r1, #1
+    adds r3, r3, r1
     subs r3, #4
     mov r11, r3
-    mov r0, r1
+    ldr r3, [sp, #40]
+    subs r3, #40
+    mov lr, r3
     movs r1, #1
     lsls r1, r1, #15
-10:
-    TILES 0, 8, subs
-    TILES 4, 8, adds
-    TILES 8, 4, subs
-    TILES 4, 12, subs
-    mov r3, r10
-    lsls r3, r3, #4
-    subs r0, r0, r3
-    adds r0, #16
-    mov r2, r12
-    ldr r3, [r2, #16]
-    ldm r2!, {{r4-r7}}
-    adds r4, r4, r3
-    adds r5, r5, r3
-    adds r6, r6, r3
-    adds r7, r7, r3
-    subs r2, #16
-    stm r2!, {{r4-r7}}
-    ldr r3, [r2, #8]
-    subs r3, #1
-    str r3, [r2, #8]
-    beq 12f
-    b 10b
-12:
+    ldr r3, [sp, #44]
+    cmp r3, #0
+    blt 8f
+    TILES adds
+8:
+    TILES subs
+9:
 FINISH picodream_plain_winograd_input
 
 // fn(products, acc): At·M·A / 4 of two channels and four tiles. r4, r5 are the upper pixels, r6, r7 the lower ones.

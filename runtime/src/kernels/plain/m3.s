@@ -1,5 +1,5 @@
-// Integer sums on Cortex-M3 (and any ARMv7-M or ARMv8-M mainline core without DSP): two output channels by four pixels, one MLA
-// a product. r4 to r7 are the sums of one channel, r8 to r11 of the other.
+// Integer sums on Cortex-M3 (and any ARMv7-M or ARMv8-M mainline core without DSP): two output channels by three or four pixels,
+// one MLA a product. r4 to r7 are the sums of one channel, r8 to r11 of the other.
 
 .macro START name
     .section .text.\name, "ax", %progbits
@@ -11,7 +11,97 @@
     push {{r4-r11, lr}}
 .endm
 
-.macro ZERO
+// The next halfword of direct weights, whole and its low byte: the weights of one input channel for two output channels.
+.macro HALFWORD
+    ldrsb r3, [r0]
+    ldrsh r2, [r0], #2
+.endm
+
+.macro LANE_4
+    HALFWORD
+    ldrd r12, lr, [r1], #8
+    mla r4, r2, r12, r4
+    mla r8, r3, r12, r8
+    mla r5, r2, lr, r5
+    mla r9, r3, lr, r9
+    ldrd r12, lr, [r1], #8
+    mla r6, r2, r12, r6
+    mla r10, r3, r12, r10
+    mla r7, r2, lr, r7
+    mla r11, r3, lr, r11
+.endm
+
+.macro LANE_3
+    HALFWORD
+    ldm r1!, {{r11, r12, lr}}
+    mla r4, r2, r11, r4
+    mla r8, r3, r11, r8
+    mla r5, r2, r12, r5
+    mla r9, r3, r12, r9
+    mla r6, r2, lr, r6
+    mla r10, r3, lr, r10
+.endm
+
+// Adds up four words of weights at a time; where their number is no multiple of four, the first time begins in the middle.
+.macro STREAM lane
+1:
+    .rept 8
+    \lane
+    .endr
+    ldr r12, [sp]
+    cmp r0, r12
+    bne 1b
+    ldr pc, [sp, #68]
+.endm
+
+// fn(weight, inputs, acc, end, bytes, skip, load, part): adds the products of a pair of output channels with `bytes` of
+// weights, behind which `skip` bytes are left out, and goes on with the next pair until acc is at its end. The inputs are words
+// [word of weights][input channel][pixel], of four pixels or three; four sums of each output channel are written. They begin as
+// zeros or, with `load`, as what is there. They are T and S, of whole halfwords for the odd channel and of low bytes for the
+// even one; with `part`, the odd channel's come out as (T - S) >> 8.
+// Frame: 0 end of a pair's weights, 4 inputs, 8 acc, 12 end; addresses: 48 where the stream begins, 64 where a pair does, 68
+// what comes behind the stream; 56 bytes, 60 skip.
+    .section .text.picodream_plain_sums, "ax", %progbits
+    .p2align 2
+    .global picodream_plain_sums_3
+    .type picodream_plain_sums_3, %function
+    .thumb_func
+picodream_plain_sums_3:
+    push {{r0-r12, lr}}
+    adr.w r6, 23f
+    movs r7, #18
+    b 10f
+    .global picodream_plain_sums_4
+    .type picodream_plain_sums_4, %function
+    .thumb_func
+picodream_plain_sums_4:
+    push {{r0-r12, lr}}
+    adr.w r6, 24f
+    movs r7, #24
+10:
+    ldr r4, [sp, #56]
+    rsbs r4, r4, #0
+    and r4, r4, #12
+    mla r6, r4, r7, r6
+    adr.w r7, 21f
+    ldr r5, [sp, #64]
+    cbz r5, 11f
+    adr.w r7, 22f
+11:
+    adr.w r8, 26f
+    ldr r5, [sp, #68]
+    cbz r5, 12f
+    adr.w r8, 25f
+12:
+    // Addresses of Thumb code are odd.
+    adds r6, #1
+    adds r7, #1
+    add r8, r8, #1
+    str r6, [sp, #48]
+    strd r7, r8, [sp, #64]
+    bx r7
+    .p2align 2
+21:
     movs r4, #0
     movs r5, #0
     movs r6, #0
@@ -20,179 +110,87 @@
     mov r9, r4
     mov r10, r4
     mov r11, r4
-.endm
-
-// Inputs of one channel as words \at bytes from r1, for \pixels pixels: r2 and r3 are the two weights.
-.macro WORDS at, pixels
-    ldrd r12, lr, [r1, #\at]
-    mla r4, r2, r12, r4
-    mla r8, r3, r12, r8
-    mla r5, r2, lr, r5
-    mla r9, r3, lr, r9
-    .if \pixels == 4
-    ldrd r12, lr, [r1, #\at + 8]
-    mla r6, r2, r12, r6
-    mla r10, r3, r12, r10
-    mla r7, r2, lr, r7
-    mla r11, r3, lr, r11
-    .else
-    ldr r12, [r1, #\at + 8]
-    mla r6, r2, r12, r6
-    mla r10, r3, r12, r10
-    .endif
-.endm
-
-// One word of direct weights \weight bytes from r0, whole halfwords and their low bytes, and the inputs of its two channels,
-// \lane bytes apart.
-.macro TAP weight, at, lane, pixels
-    ldrsh r2, [r0, #\weight]
-    ldrsb r3, [r0, #\weight]
-    WORDS \at, \pixels
-    ldrsh r2, [r0, #\weight + 2]
-    ldrsb r3, [r0, #\weight + 2]
-    WORDS \at + \lane, \pixels
-.endm
-
-// Frame: 0 inputs, 4 acc, 8 pairs of outputs, 12 end of the weights; arguments 52 bytes from it.
-// fn(inputs, weight, acc, pairs, job): adds to the sums, in front of the eighth bit whole halfwords' and even channels'; the job is
-// the bytes of weights of a pair of outputs, the bytes from there to the next pair's, and whether to part the sums.
-.macro DIRECT_START name
-START \name
-    push {{r0, r2, r3, r4}}
-    mov r0, r1
-10:
-    ldr r2, [sp, #4]
-    ldr r3, [sp, #52]
-    ldr r1, [sp]
-    ldr r12, [r3]
-    ldrd r8, r9, [r2]
-    ldrd r10, r11, [r2, #8]
-    add r12, r12, r0
-    ldrd r4, r5, [r2, #32]
-    ldrd r6, r7, [r2, #40]
-    str r12, [sp, #12]
-11:
-.endm
-
-.macro DIRECT_END name, weights, inputs, pixels
-    adds r0, #\weights
-    ldr r12, [sp, #12]
-    adds r1, #\inputs
-    cmp r0, r12
-    bne 11b
-    ldr r2, [sp, #4]
-    ldr r3, [sp, #52]
-    ldrd r12, lr, [r3, #4]
-    cmp lr, #0
-    beq 12f
+    b 27f
+    .p2align 2
+22:
+    ldm r2, {{r8-r11}}
+    add r3, r2, #32
+    ldm r3, {{r4-r7}}
+27:
+    ldr r3, [sp, #56]
+    ldr r1, [sp, #4]
+    add r3, r3, r0
+    str r3, [sp]
+    ldr pc, [sp, #48]
+    .p2align 2
+24:
+    STREAM LANE_4
+    .p2align 2
+23:
+    STREAM LANE_3
+    .p2align 2
+25:
     subs r4, r4, r8
     subs r5, r5, r9
     sub r6, r6, r10
     sub r7, r7, r11
-    asr r4, r4, #8
-    asr r5, r5, #8
-    asr r6, r6, #8
-    asr r7, r7, #8
-12:
-    strd r8, r9, [r2]
-    strd r4, r5, [r2, #32]
-    .if \pixels == 4
-    strd r10, r11, [r2, #8]
-    strd r6, r7, [r2, #40]
-    .else
-    str r10, [r2, #8]
-    str r6, [r2, #40]
-    .endif
-    adds r2, #64
-    str r2, [sp, #4]
-    add r0, r0, r12
+    asrs r4, r4, #8
+    asrs r5, r5, #8
+    asrs r6, r6, #8
+    asrs r7, r7, #8
+    .p2align 2
+26:
     ldr r2, [sp, #8]
-    subs r2, #1
+    ldr r3, [sp, #60]
+    stm r2!, {{r8-r11}}
+    add r0, r0, r3
+    adds r2, #16
+    stm r2!, {{r4-r7}}
+    ldr r3, [sp, #12]
+    adds r2, #16
     str r2, [sp, #8]
-    bne 10b
+    cmp r2, r3
+    it ne
+    ldrne pc, [sp, #64]
     add sp, #16
-    pop {{r4-r11, pc}}
-    .size \name, . - \name
-.endm
+    pop {{r4-r12, pc}}
+    .size picodream_plain_sums_4, . - picodream_plain_sums_4
 
-// 1x1, \unroll pairs of input channels at a time.
-.macro POINT name, unroll, pixels
-DIRECT_START \name
-    .set at, 0
-    .rept \unroll
-    TAP at, 16 * at, 32, \pixels
-    .set at, at + 4
-    .endr
-DIRECT_END \name, 4 * \unroll, 64 * \unroll, \pixels
-.endm
-
-// 3x3, one row of the kernel and one pair of channels at a time.
-.macro SQUARE name, lane, right, middle, pixels
-DIRECT_START \name
-    TAP 0, 0, \lane, \pixels
-    TAP 8, \right, \lane, \pixels
-    TAP 4, \middle, \lane, \pixels
-DIRECT_END \name, 12, 2 * \lane, \pixels
-.endm
-
-POINT picodream_plain_point_1_3, 1, 3
-POINT picodream_plain_point_1_4, 1, 4
-POINT picodream_plain_point_4_3, 4, 3
-POINT picodream_plain_point_4_4, 4, 4
-SQUARE picodream_plain_square_1_3, 40, 8, 4, 3
-SQUARE picodream_plain_square_1_4, 40, 8, 4, 4
-SQUARE picodream_plain_square_2_3, 68, 4, 36, 3
-SQUARE picodream_plain_square_2_4, 68, 4, 36, 4
-
-// Two words \from bytes from \rows to words \at bytes from r1, the second channel's \lane further.
-.macro TWO rows, from, at, lane
-    ldrd r4, r5, [\rows, #\from]
-    sxth r6, r4
-    sxth r7, r5
-    strd r6, r7, [r1, #\at]
-    asrs r4, r4, #16
-    asrs r5, r5, #16
-    strd r4, r5, [r1, #\at + \lane]
-.endm
-
-// fn(row, inputs, pairs, step, odd): the inputs under eight pixels as words, \count pairs of columns of each pair of channels;
-// with stride 2 the odd columns lie \odd bytes further.
-.macro UNPACK name, lane, count
+// fn(row, words, pairs, step, skip): the words under some pixels, four or three, of each pair of channels, as words of the one
+// channel and behind them of the other; pairs are `step` bytes apart in the row, and `skip` bytes are left between what is
+// written. The row may begin at any halfword.
+.macro UNPACK name, last, low
 START \name
-    .if \lane == 68
-    ldr r8, [sp, #36]
-    add r8, r8, r0
-    .endif
+    ldr r12, [sp, #36]
 1:
-    .set at, 0
-    .rept \count
-    TWO r0, at, at, \lane
-    .set at, at + 8
-    .endr
-    .if \lane == 68
-    ldr r4, [r0, #32]
-    sxth r5, r4
-    asrs r4, r4, #16
-    str r5, [r1, #32]
-    str r4, [r1, #100]
-    .set at, 0
-    .rept 4
-    TWO r8, at, at + 36, \lane
-    .set at, at + 8
-    .endr
-    add r8, r8, r3
+    ldr r4, [r0]
+    ldr r5, [r0, #4]
+    ldr r6, [r0, #8]
+    .if \last == 7
+    ldr r7, [r0, #12]
+    sxth r11, r7
     .endif
     add r0, r0, r3
-    adds r1, #2 * \lane
+    sxth r8, r4
+    sxth r9, r5
+    sxth r10, r6
+    stm r1!, {{r8-r\low}}
+    asrs r4, r4, #16
+    asrs r5, r5, #16
+    asrs r6, r6, #16
+    .if \last == 7
+    asrs r7, r7, #16
+    .endif
+    stm r1!, {{r4-r\last}}
+    add r1, r1, r12
     subs r2, #1
     bne 1b
     pop {{r4-r11, pc}}
     .size \name, . - \name
 .endm
 
-UNPACK picodream_plain_unpack_8, 32, 4
-UNPACK picodream_plain_unpack_10, 40, 5
-UNPACK picodream_plain_unpack_17, 68, 4
+UNPACK picodream_plain_unpack_3, 6, 10
+UNPACK picodream_plain_unpack_4, 7, 11
 
 // Two sums of each of four inputs \at bytes from r1: r2 and r3 are the two weights.
 .macro LANE at
@@ -210,44 +208,60 @@ UNPACK picodream_plain_unpack_17, 68, 4
     mla r11, r3, r12, r11
 .endm
 
-// fn(tiles, weight, products, in_pairs): Winograd's products of two output channels and four tiles.
-.macro WINOGRAD name, unroll
-START \name
-    push {{r2, r3}}
-    mov r12, #16
-    push {{r12}}
+// fn(tiles, weight, products, pairs): Winograd's products of two output channels and four tiles, four pairs of input channels at
+// a time; where they are no multiple of four, the first time begins in the middle.
+// Frame: 0 where it begins, 4 positions left, 8 products, 12 pairs rounded up to fours, 16 eight times what was added.
+START picodream_plain_winograd_products
+    rsbs r4, r3, #0
+    and r4, r4, #3
+    movs r6, #112
+    adr.w r5, 11f
+    mla r5, r4, r6, r5
+    // Addresses of Thumb code are odd.
+    adds r5, #1
+    movs r6, #16
+    add r8, r3, r4
+    lsls r9, r4, #3
+    mov r7, r2
+    push {{r5-r9}}
     mov r3, r1
     mov r1, r0
     mov r0, r3
 10:
-    ldr lr, [sp, #8]
-    ZERO
+    ldrd lr, r12, [sp, #12]
+    sub r0, r0, r12
+    sub r1, r1, r12, lsl #1
+    movs r4, #0
+    movs r5, #0
+    movs r6, #0
+    movs r7, #0
+    mov r8, r4
+    mov r9, r4
+    mov r10, r4
+    mov r11, r4
+    ldr pc, [sp]
+    .p2align 2
 11:
     .set at, 0
-    .rept \unroll
-    ldrsh r2, [r0, #at]
-    ldrsh r3, [r0, #at + 4]
+    .rept 4
+    ldrsh.w r2, [r0, #at]
+    ldrsh.w r3, [r0, #at + 4]
     LANE 2 * at
-    ldrsh r2, [r0, #at + 2]
-    ldrsh r3, [r0, #at + 6]
+    ldrsh.w r2, [r0, #at + 2]
+    ldrsh.w r3, [r0, #at + 6]
     LANE 2 * at + 2
     .set at, at + 8
     .endr
-    adds r0, #8 * \unroll
-    adds r1, #16 * \unroll
-    subs lr, #\unroll
+    adds r0, #32
+    adds r1, #64
+    subs lr, #4
     bne 11b
-    ldr r2, [sp, #4]
+    ldr r2, [sp, #8]
+    ldr r3, [sp, #4]
     stm r2!, {{r4-r11}}
-    str r2, [sp, #4]
-    ldr r2, [sp]
-    subs r2, #1
-    str r2, [sp]
+    subs r3, #1
+    strd r3, r2, [sp, #4]
     bne 10b
-    add sp, #12
+    add sp, #20
     pop {{r4-r11, pc}}
-    .size \name, . - \name
-.endm
-
-WINOGRAD picodream_plain_winograd_1, 1
-WINOGRAD picodream_plain_winograd_4, 4
+    .size picodream_plain_winograd_products, . - picodream_plain_winograd_products

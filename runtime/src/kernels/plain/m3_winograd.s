@@ -1,19 +1,17 @@
 // Winograd's transforms on Cortex-M3, two channels at a time without instructions for it: a word with 2^15 added to its lower
 // half, an exclusive or, is upper · 2^16 + lower + 2^15, and such numbers add and subtract without a carry in between.
 
-// \reg, \reg2 \op= the two words at \at bytes from r11.
-.macro COMBINE op, a, b, at
+// \a and \b += lr times the two words at \at bytes from r11; r12 is 2^16 where lr is 1 and 0 where it is -1.
+.macro COMBINE a, b, at
     ldrd r8, r9, [r11, #\at]
     eor \a, \a, #0x8000
     eor r8, r8, #0x8000
-    \op \a, \a, r8
+    mla \a, r8, lr, \a
     eor \b, \b, #0x8000
     eor r9, r9, #0x8000
-    \op \b, \b, r9
-    .ifc \op, add
-    sub \a, \a, #0x10000
-    sub \b, \b, #0x10000
-    .endif
+    mla \b, r9, lr, \b
+    sub \a, \a, r12
+    sub \b, \b, r12
 .endm
 
 // Two tiles' words \op to the place \at bytes from r0.
@@ -27,15 +25,20 @@
     strd r8, r9, [r0, #\at]
 .endm
 
-// One row of Bt·d·B for four tiles: rows \a and \b of the job are combined by \op into ten columns, in two halves of which the
-// second has two in common with the first; r0 comes out at the next row's positions.
-.macro TILES a, b, op
-    ldr r10, [lr, #\a]
-    ldr r11, [lr, #\b]
-    ldm r10!, {{r2-r7}}
-    COMBINE \op, r2, r3, 0
-    COMBINE \op, r4, r5, 8
-    COMBINE \op, r6, r7, 16
+// fn(tiles, position, row, other, pairs, step, sign): one row of Bt·d·B for four tiles of every pair of channels, from row plus
+// `sign` (1 or -1) times the other row. Ten columns, in two halves of which the second has two in common with the first, go to
+// four positions, `position` bytes apart; pairs are `step` bytes apart in the rows.
+START picodream_plain_winograd_input
+    mov r10, r2
+    mov r11, r3
+    ldr lr, [sp, #44]
+    lsl r12, lr, #15
+    add r12, r12, #0x8000
+1:
+    ldm r10, {{r2-r7}}
+    COMBINE r2, r3, 0
+    COMBINE r4, r5, 8
+    COMBINE r6, r7, 16
     PUT sub, r2, r4, r4, r6, 0
     add r0, r0, r1
     PUT add, r3, r4, r5, r6, 0
@@ -43,9 +46,10 @@
     PUT sub, r4, r3, r6, r5, 0
     add r0, r0, r1
     PUT sub, r3, r5, r5, r7, 0
-    ldm r10, {{r2-r5}}
-    COMBINE \op, r2, r3, 24
-    COMBINE \op, r4, r5, 32
+    ldrd r2, r3, [r10, #24]
+    ldrd r4, r5, [r10, #32]
+    COMBINE r2, r3, 24
+    COMBINE r4, r5, 32
     PUT sub, r7, r3, r3, r5, 8
     sub r0, r0, r1
     PUT sub, r2, r7, r4, r3, 8
@@ -53,31 +57,12 @@
     PUT add, r7, r2, r3, r4, 8
     sub r0, r0, r1
     PUT sub, r6, r2, r2, r4, 8
-    add r0, r0, r1, lsl #2
-.endm
-
-// fn(job, tiles): transforms every pair of channels of a block; the job's fields are those of winograd.rs.
-START picodream_plain_winograd_input
-    mov lr, r0
-    mov r0, r1
-    ldr r1, [lr, #20]
-1:
-    TILES 0, 8, sub
-    TILES 4, 8, add
-    TILES 8, 4, sub
-    TILES 4, 12, sub
-    sub r0, r0, r1, lsl #4
     adds r0, #16
-    ldr r10, [lr, #16]
-    ldm lr, {{r2-r5}}
-    add r2, r2, r10
-    add r3, r3, r10
-    add r4, r4, r10
-    add r5, r5, r10
-    stm lr, {{r2-r5}}
-    ldr r2, [lr, #24]
+    ldrd r2, r3, [sp, #36]
+    add r10, r10, r3
+    add r11, r11, r3
     subs r2, #1
-    str r2, [lr, #24]
+    str r2, [sp, #36]
     bne 1b
     pop {{r4-r11, pc}}
     .size picodream_plain_winograd_input, . - picodream_plain_winograd_input
