@@ -12,6 +12,7 @@ mod plain_integers {
     mod feed;
     mod finish;
     mod mix;
+    mod products;
     mod statistics;
 }
 pub mod portable;
@@ -36,20 +37,24 @@ pub(crate) use declined::{Prepared, direct_row, prepare};
 
 #[cfg(all(picodream_backend = "dsp", target_abi = "eabihf"))]
 pub use backend::feed_doubled;
+#[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
+pub(crate) use backend::feed_row;
+#[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
+use backend::mix as own_mix;
 #[cfg(picodream_backend = "helium")]
 pub use backend::winograd_eight;
 #[cfg(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")))]
 pub use backend::{dots, narrow};
-#[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
-pub(crate) use backend::{feed_row, mix};
 #[cfg(not(all(picodream_backend = "dsp", target_abi = "eabihf")))]
 pub use declined::feed_doubled;
+#[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
+pub(crate) use declined::feed_row;
+#[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
+use declined::mix as own_mix;
 #[cfg(not(picodream_backend = "helium"))]
 pub use declined::winograd_eight;
 #[cfg(not(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf"))))]
 pub use declined::{dots, narrow};
-#[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
-pub(crate) use declined::{feed_row, mix};
 
 use half::f16;
 
@@ -132,20 +137,24 @@ pub(crate) struct RowSource<'a> {
 
 /// A few queries of self-attention on their way to what they mix from the values.
 #[derive(Debug)]
-#[allow(dead_code, reason = "a back end without such a loop reads nothing of it")]
-pub(crate) struct Mix<'a> {
+pub struct Mix<'a> {
     /// f32 \[pixels\]\[channels\]: queries, and in their place, head by head, the mixed values.
-    pub(crate) query: &'a mut [f32],
+    pub query: &'a mut [f32],
     /// Scratch for scores, f32 \[tokens\]\[[`QUERY_PIXELS`](crate::blob::QUERY_PIXELS)\].
-    pub(crate) scores: &'a mut [f32],
+    pub scores: &'a mut [f32],
     /// \[tokens\]\[key channels, value channels\].
-    pub(crate) kv: &'a [f16],
+    pub kv: &'a [f16],
     /// Heads; they divide the channels.
-    pub(crate) heads: usize,
+    pub heads: usize,
     /// Channels of all heads.
-    pub(crate) channels: usize,
+    pub channels: usize,
     /// Pixels that are attended to.
-    pub(crate) tokens: usize,
+    pub tokens: usize,
     /// Queries, at most [`QUERY_PIXELS`](crate::blob::QUERY_PIXELS).
-    pub(crate) pixels: usize,
+    pub pixels: usize,
+}
+
+/// Attention from queries to mixed values: scores, their softmax, and the sums of values; `false` leaves it to the caller.
+pub fn mix(job: &mut Mix<'_>) -> bool {
+    own_mix(job)
 }

@@ -21,6 +21,12 @@ mod feed_loops;
 mod finish;
 #[path = "plain/mix.rs"]
 mod mix;
+#[cfg(picodream_baseline)]
+#[path = "plain/products.rs"]
+mod products;
+#[cfg(not(picodream_baseline))]
+#[path = "plain/m3_products.rs"]
+mod products;
 #[path = "plain/statistics.rs"]
 mod statistics;
 #[path = "plain/winograd.rs"]
@@ -39,7 +45,12 @@ pub const BLOB_ALIGN: usize = 4;
 #[cfg(picodream_baseline)]
 global_asm!(include_str!("plain/m0.s"), include_str!("plain/m0_winograd.s"), include_str!("plain/m0_ends.s"));
 #[cfg(not(picodream_baseline))]
-global_asm!(include_str!("plain/m3.s"), include_str!("plain/m3_winograd.s"), include_str!("plain/m3_ends.s"));
+global_asm!(
+    include_str!("plain/m3.s"),
+    include_str!("plain/m3_winograd.s"),
+    include_str!("plain/m3_ends.s"),
+    include_str!("plain/m3_products.s")
+);
 
 unsafe extern "C" {
     fn picodream_plain_winograd_input(

@@ -25,7 +25,7 @@ pub struct Difference {
 /// A loop's name, a case of it, and how many cases there are.
 type Check = (&'static str, fn(u64) -> Result<(), usize>, u32);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("direct", sums::direct, 400),
     ("phase", sums::phase, 200),
     ("winograd_input", sums::winograd_input, 150),
@@ -35,6 +35,7 @@ const CHECKS: [Check; 9] = [
     ("finish", ends::finish, 400),
     ("narrow", rest::narrow, 200),
     ("dots", rest::dots, 200),
+    ("mix", rest::mix, 150),
 ];
 
 #[cortex_m_rt::entry]
