@@ -16,8 +16,9 @@ type Words = [MaybeUninit<i32>; WORDS];
 /// bytes from behind those to the next pair's, whether there are sums already, whether these are the last weights.
 type Sums = unsafe extern "C" fn(*const u8, *const MaybeUninit<i32>, *mut i32, *const i32, usize, usize, usize, usize);
 
-/// Row, words, pairs of input channels, bytes between those in the row, bytes between what is written for them.
-type Unpack = unsafe extern "C" fn(*const i16, *mut MaybeUninit<i32>, usize, usize, usize);
+/// First pair of channels of a row, words, pairs of input channels, bytes between those in the row, columns of the kernel, and in
+/// front of which byte each begins.
+type Unpack = unsafe extern "C" fn(*const i16, *mut MaybeUninit<i32>, usize, usize, usize, *const usize);
 
 /// Loops for some pixels.
 struct Loops {
@@ -38,10 +39,10 @@ const PIXELS: [usize; 2] = if cfg!(picodream_baseline) { [4, 6] } else { [3, 4] 
 unsafe extern "C" {
     #[cfg_attr(picodream_baseline, link_name = "picodream_plain_unpack_4")]
     #[cfg_attr(not(picodream_baseline), link_name = "picodream_plain_unpack_3")]
-    fn unpack_few(_: *const i16, _: *mut MaybeUninit<i32>, _: usize, _: usize, _: usize);
+    fn unpack_few(_: *const i16, _: *mut MaybeUninit<i32>, _: usize, _: usize, _: usize, _: *const usize);
     #[cfg_attr(picodream_baseline, link_name = "picodream_plain_unpack_6")]
     #[cfg_attr(not(picodream_baseline), link_name = "picodream_plain_unpack_4")]
-    fn unpack_more(_: *const i16, _: *mut MaybeUninit<i32>, _: usize, _: usize, _: usize);
+    fn unpack_more(_: *const i16, _: *mut MaybeUninit<i32>, _: usize, _: usize, _: usize, _: *const usize);
     #[cfg_attr(picodream_baseline, link_name = "picodream_plain_sums_4")]
     #[cfg_attr(not(picodream_baseline), link_name = "picodream_plain_sums_3")]
     fn sums_few(
@@ -76,18 +77,30 @@ const fn loops_for(left: usize) -> &'static Loops {
 
 /// As [`portable::direct`](crate::kernels::portable::direct).
 pub fn direct(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) {
+    let g = &taps.geometry;
+    let mut rows = taps.rows.iter().flatten();
     #[cfg(picodream_baseline)]
-    if !taps.rows.iter().flatten().all(|row| super::aligned(row, weight)) {
+    if !rows.clone().all(|row| super::aligned(row, weight)) {
         return defined(taps, weight, x, pixels, acc);
     }
-    let pixels = pixels.min(BLOCK_PIXELS);
-    let mut first = 0;
-    while first < pixels {
+    let (tap_bytes, step) = (4 * g.kernel, g.index(0, 2) - g.index(0, 0));
+    let pair_bytes = g.kernel * g.pairs * tap_bytes;
+    let out_pairs = (weight.len() / pair_bytes.max(1)).min(acc.len() / PAIR_SUMS);
+    let starts: [usize; 3] = core::array::from_fn(|column| 2 * g.window(x, 0, column.min(g.kernel - 1)));
+    // The eight words of the last pair of channels.
+    let reach = starts.iter().fold(0, |most, start| most.max(start / 2)) + g.pairs * step - step + 2 * BLOCK_PIXELS;
+    assert!(rows.all(|row| reach <= row.len()), "a row ends in front of its last block");
+    let layer = Layer { taps, weight, tap_bytes, pair_bytes, step, starts };
+    let (acc, pixels, mut first) = (&mut acc[..out_pairs * PAIR_SUMS], pixels.min(BLOCK_PIXELS), 0);
+    while first < pixels && !acc.is_empty() {
         let loops = loops_for(pixels - first);
-        Block { taps, x, first, loops }.run(weight, acc);
+        layer.block(loops, first, acc);
         first += loops.pixels;
     }
 }
+
+/// Sums of a pair of output channels.
+const PAIR_SUMS: usize = 2 * BLOCK_PIXELS;
 
 /// Where no word may be read at once. Apart, so that its variables take no stack below the loops.
 #[cfg(picodream_baseline)]
@@ -97,59 +110,52 @@ fn defined(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i
     crate::kernels::portable::direct(taps, weight, x, pixels, acc);
 }
 
-/// Some of the eight pixels from column `x` on, which go through a loop together.
-struct Block<'t> {
+/// The outputs of a row from some column on.
+struct Layer<'t> {
     taps: &'t Taps<'t>,
-    x: usize,
-    first: usize,
-    loops: &'static Loops,
+    weight: &'t [u8],
+    /// Bytes of weights of a pair of output channels: for a pair of input channels and a row of the kernel, and for all.
+    tap_bytes: usize,
+    pair_bytes: usize,
+    /// Elements of a row from one pair of channels to the next, and bytes in front of each column of the kernel.
+    step: usize,
+    starts: [usize; 3],
 }
 
-impl Block<'_> {
-    /// The sums of all output channels.
-    fn run(&self, weight: &[u8], acc: &mut [i32]) {
-        let g = &self.taps.geometry;
-        let tap_bytes = 4 * g.kernel;
-        let pair_bytes = g.kernel * g.pairs * tap_bytes;
-        let out_pairs = (weight.len() / pair_bytes.max(1)).min(acc.len() / (2 * BLOCK_PIXELS));
-        let acc = &mut acc[..out_pairs * 2 * BLOCK_PIXELS];
-        let Some(last) = self.taps.rows.iter().rposition(Option::is_some).filter(|_| out_pairs > 0) else {
-            return acc.fill(0);
-        };
+impl Layer<'_> {
+    /// The sums of all output channels for a block's pixels, the first of which is `first` of eight.
+    #[inline(never)]
+    fn block(&self, loops: &Loops, first: usize, acc: &mut [i32]) {
+        let Self { weight, tap_bytes, pair_bytes, step, .. } = *self;
+        let (kernel, pairs) = (self.taps.geometry.kernel, self.taps.geometry.pairs);
         let mut words: Words = [MaybeUninit::uninit(); WORDS];
         // As many pairs of input channels at once as there is room for.
-        let most = WORDS / (2 * self.loops.pixels * g.kernel);
+        let most = WORDS / (2 * loops.pixels * kernel);
+        let end = acc[first..].as_ptr().wrapping_add(acc.len());
+        let last = self.taps.rows.iter().rposition(Option::is_some);
         let mut load = false;
-        for (k, row) in self.taps.rows[..=last].iter().enumerate() {
+        for (k, row) in self.taps.rows.iter().enumerate() {
             let Some(row) = row else { continue };
-            for pair in (0..g.pairs).step_by(most) {
-                let count = most.min(g.pairs - pair);
-                self.unpack(row, pair, count, &mut words);
-                let (bytes, part) = (count * tap_bytes, k == last && pair + count == g.pairs);
-                let weight = &weight[(k * g.pairs + pair) * tap_bytes..];
-                let (sums, skip) = (&mut acc[self.first..], pair_bytes - bytes);
-                let end = sums.as_ptr().wrapping_add(out_pairs * 2 * BLOCK_PIXELS);
-                let (w, x, sums) = (weight.as_ptr(), words.as_ptr(), sums.as_mut_ptr());
-                // SAFETY: of each of `out_pairs` times pair_bytes of weights `bytes` are read, and for all of them the words
-                // that are unpacked; of the 16 sums of each pair, those of a block's pixels, or of four, from `first` on.
-                unsafe { (self.loops.sums)(w, x, sums, end, bytes, skip, load.into(), part.into()) }
+            let mut pair = 0;
+            while pair < pairs {
+                let count = most.min(pairs - pair);
+                let from = row[pair * step + 2 * first..].as_ptr();
+                // SAFETY: 2 · pixels elements of `count` pairs from `pair` on are read, behind each of the `starts`: `direct` has
+                // checked that the row holds eight pixels of all pairs. There is room for as many words.
+                unsafe { (loops.unpack)(from, words.as_mut_ptr(), count, 2 * step, kernel, self.starts.as_ptr()) }
+                let bytes = count * tap_bytes;
+                let weight = weight[(k * pairs + pair) * tap_bytes..].as_ptr();
+                pair += count;
+                let part = Some(k) == last && pair == pairs;
+                let (words, sums) = (words.as_ptr(), acc[first..].as_mut_ptr());
+                // SAFETY: of each pair of output channels in acc, which has as many as there are weights for, `bytes` of weights
+                // are read, and for all of them the words that are unpacked; of its 16 sums those of the block, or four.
+                unsafe { (loops.sums)(weight, words, sums, end, bytes, pair_bytes - bytes, load.into(), part.into()) }
                 load = true;
             }
         }
-    }
-
-    /// The inputs of `count` pairs of channels as words, in the order of the weights.
-    fn unpack(&self, row: &[i16], pair: usize, count: usize, words: &mut Words) {
-        let g = &self.taps.geometry;
-        let step = g.index(0, 2) - g.index(0, 0);
-        let len = 2 * self.loops.pixels;
-        let skip = len * (g.kernel - 1);
-        for column in 0..g.kernel {
-            let from = &row[g.window(self.x, pair, column) + 2 * self.first..][..(count - 1) * step + len];
-            let into = &mut words[len * column..][..(count - 1) * (len + skip) + len];
-            // SAFETY: of `from`, len elements are read `count` times, `step` apart; to `into`, as many words are written, with
-            // `skip` of them left in between: both are as long as that.
-            unsafe { (self.loops.unpack)(from.as_ptr(), into.as_mut_ptr(), count, 2 * step, 4 * skip) }
+        if !load {
+            acc.fill(0);
         }
     }
 }

@@ -228,21 +228,41 @@ SUMS picodream_plain_sums_6, 6
     stm r1!, {{r4-r7}}
 .endm
 
-// fn(row, words, pairs, step, skip): the words under \pixels pixels of each pair of channels, as pairs of words; pairs are `step`
-// bytes apart in the row, and `skip` bytes are left between what is written.
+// fn(row, words, pairs, step, columns, starts): the words under \pixels pixels of each pair of channels and each column of the
+// kernel, as pairs of words. Pairs are `step` bytes apart in the row, where each column has a start.
+// Frame: 0 row, 4 words, 8 pairs; 48 columns, 52 starts.
 .macro UNPACK name, pixels
 START \name
+    push {{r0-r2}}
     subs r3, #4 * \pixels
     mov r8, r3
-    ldr r3, [sp, #36]
+    ldr r3, [sp, #48]
+    subs r3, #1
+    movs r4, #8 * \pixels
+    muls r3, r4, r3
 1:
+    ldr r4, [sp, #52]
+    ldm r4!, {{r5}}
+    str r4, [sp, #52]
+    ldr r0, [sp]
+    adds r0, r0, r5
+    ldr r2, [sp, #8]
+2:
     .rept \pixels / 2
     TWO
     .endr
     add r0, r8
     adds r1, r1, r3
     subs r2, #1
+    bne 2b
+    ldr r1, [sp, #4]
+    adds r1, #8 * \pixels
+    str r1, [sp, #4]
+    ldr r2, [sp, #48]
+    subs r2, #1
+    str r2, [sp, #48]
     bne 1b
+    add sp, #12
 FINISH \name
 .endm
 

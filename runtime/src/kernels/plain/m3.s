@@ -156,13 +156,30 @@ picodream_plain_sums_4:
     pop {{r4-r12, pc}}
     .size picodream_plain_sums_4, . - picodream_plain_sums_4
 
-// fn(row, words, pairs, step, skip): the words under some pixels, four or three, of each pair of channels, as words of the one
-// channel and behind them of the other; pairs are `step` bytes apart in the row, and `skip` bytes are left between what is
-// written. The row may begin at any halfword.
+// fn(row, words, pairs, step, columns, starts): the words under some pixels, four or three, of each pair of channels and each
+// column of the kernel, as words of the one channel and behind them of the other. Pairs are `step` bytes apart in the row, where
+// each column has a start. The row may begin at any halfword.
 .macro UNPACK name, last, low
-START \name
-    ldr r12, [sp, #36]
+    .section .text.\name, "ax", %progbits
+    .p2align 2
+    .global \name
+    .type \name, %function
+    .thumb_func
+\name:
+    push {{r0-r2, r4-r11, lr}}
+    ldr r2, [sp, #48]
+    .set bytes, 8 * (\last - 3)
+    movs r12, #bytes
+    mul r12, r12, r2
+    sub r12, r12, #bytes
 1:
+    ldr r4, [sp, #52]
+    ldr lr, [sp, #8]
+    ldr r0, [r4], #4
+    str r4, [sp, #52]
+    ldr r4, [sp]
+    add r0, r0, r4
+2:
     ldr r4, [r0]
     ldr r5, [r0, #4]
     ldr r6, [r0, #8]
@@ -183,8 +200,14 @@ START \name
     .endif
     stm r1!, {{r4-r\last}}
     add r1, r1, r12
+    subs lr, #1
+    bne 2b
+    ldr r1, [sp, #4]
+    adds r1, #bytes
+    str r1, [sp, #4]
     subs r2, #1
     bne 1b
+    add sp, #12
     pop {{r4-r11, pc}}
     .size \name, . - \name
 .endm
