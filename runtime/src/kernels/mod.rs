@@ -10,6 +10,9 @@ mod geometry;
 #[allow(dead_code, reason = "only what is arithmetic is tested here; `bin/kernels` tests the rest on the cores")]
 mod plain_integers {
     mod feed;
+    #[path = "feed_model.rs"]
+    mod feed_loops;
+    mod feed_rule;
     mod finish;
     mod mix;
     mod products;

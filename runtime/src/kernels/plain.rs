@@ -15,8 +15,16 @@ pub use winograd::{winograd_input, winograd_products};
 mod direct;
 #[path = "plain/feed.rs"]
 mod feed;
+#[cfg(picodream_baseline)]
+#[path = "plain/m0_feed.rs"]
+mod feed_core;
+#[cfg(not(picodream_baseline))]
+#[path = "plain/m3_feed.rs"]
+mod feed_core;
 #[path = "plain/feed_loops.rs"]
 mod feed_loops;
+#[path = "plain/feed_rule.rs"]
+mod feed_rule;
 #[path = "plain/finish.rs"]
 mod finish;
 #[path = "plain/mix.rs"]
@@ -80,21 +88,11 @@ unsafe extern "C" {
         constants: *const finish::Units,
         residual: usize,
     ) -> usize;
-    fn picodream_plain_feed_silu(
-        values: *const half::f16,
-        row: *mut i16,
-        count: usize,
-        step: usize,
-        constants: *const u32,
-    ) -> usize;
 }
 
 /// One of the loops of `finish.rs`: sums, outputs, how many, bytes from one output to the next, constants, bytes from an output
 /// to its residual. Returns how many are left.
 type FinishLoop = unsafe extern "C" fn(*const i32, *mut half::f16, usize, usize, *const finish::Units, usize) -> usize;
-
-/// One of the loops of `feed.rs`: values, places, how many, bytes from one value to the next, constants. Returns how many are left.
-type FeedLoop = unsafe extern "C" fn(*const half::f16, *mut i16, usize, usize, *const u32) -> usize;
 
 /// Whether the loops' words are where words may be.
 fn aligned(row: &[i16], weight: &[u8]) -> bool {

@@ -7,7 +7,7 @@ use crate::blob::BLOCK_PIXELS;
 use crate::kernels::Taps;
 
 /// Words for inputs on the stack, which is to stay within 4 KiB.
-const WORDS: usize = 256;
+const WORDS: usize = if cfg!(picodream_baseline) { 192 } else { 256 };
 
 /// Unpacked inputs; not filled beforehand, which would take as long as unpacking them.
 type Words = [MaybeUninit<i32>; WORDS];

@@ -1,72 +1,139 @@
-// From f16 to quantised rows and from sums to f16 on Cortex-M0+: the loops of feed.rs and finish.rs for one channel. Each stops
-// in front of an element that integers cannot decide, and returns how many are left.
+// From f16 to quantised rows and from sums to f16 on Cortex-M0+: the loops of feed.rs and finish.rs. Those of finish.rs stop
+// in front of an element that integers cannot decide, and return how many are left; those of feed.rs ask for it.
 
-// fn(values, row, count, step, constants) -> left; constants: 21 bits of the factor, offset with the error, twice the error in the
-// upper half, qmax, qmin. A subnormal half counts as if it had a leading bit.
-START picodream_plain_feed_plain
+// Asks the job's `exactly` for the element r4, and puts what it says into \to; the job is in r7. r12 and lr are kept, and with
+// \silu r0 and r1, else r0 to r3.
+.macro ASK to, silu
+    .if \silu
+    push {{r0, r1}}
+    .else
+    push {{r0-r3}}
+    .endif
+    mov r1, r12
+    mov r2, lr
+    push {{r1, r2}}
+    movs r1, r4
+    ldr r0, [r7, #28]
+    ldr r2, [r7, #24]
+    blx r2
+    movs \to, r0
+    pop {{r1, r2}}
+    mov r12, r1
+    mov lr, r2
+    .if \silu
+    pop {{r0, r1}}
+    .else
+    pop {{r0-r3}}
+    .endif
+.endm
+
+// fn(job): feeds the job's runs of elements; the fields are those of feed_loops.rs. The words: 21 bits of the factor, offset with
+// the error, twice the error in the upper half, twice what values are raised by, the negative of that, and from one run to the
+// next, of elements and of places. r1 is behind a run's places, r2 what the next one is from there. A subnormal half counts as
+// if it had a leading bit.
+.macro FEED_PLAIN name, halves
+START \name
+    push {{r0}}
+    ldr r3, [r0, #12]
     mov r8, r3
-    ldr r4, [sp, #36]
-    ldr r3, [r4]
-    ldr r5, [r4, #4]
-    mov r10, r5
-    ldr r5, [r4, #8]
-    mov r11, r5
-    ldr r5, [r4, #12]
-    mov r12, r5
-    ldr r5, [r4, #16]
-    mov lr, r5
+    ldr r3, [r0, #36]
+    mov r10, r3
+    ldr r3, [r0, #40]
+    mov r11, r3
+    ldr r3, [r0, #44]
+    mov r12, r3
+    ldr r3, [r0, #48]
+    mov lr, r3
     movs r6, #22
-    movs r5, #1
-    lsls r5, r5, #10
-    mov r9, r5
+    movs r3, #1
+    lsls r3, r3, #10
+    mov r9, r3
+    ldr r3, [r0, #32]
+10:
+    ldr r7, [sp]
+    ldm r7!, {{r0-r2}}
+    lsls r2, r2, #2
+    adds r1, r1, r2
+    rsbs r2, r2, #0
 1:
+    .if \halves
     ldrh r4, [r0]
     lsls r5, r4, #17
     lsrs r5, r5, #27
     subs r5, r6, r5
     cmp r5, #2
-    blt 99f
+    blt 7f
     lsls r7, r4, #22
     lsrs r7, r7, #22
     add r7, r9
     muls r7, r3, r7
     lsrs r7, r5
-    lsls r4, r4, #17
+    lsls r5, r4, #17
     bcc 2f
     rsbs r7, r7, #0
 2:
+    .else
+    ldrb r4, [r0]
+    sxtb r7, r4
+    muls r7, r3, r7
+    asrs r7, r7, #2
+    .endif
     add r7, r10
-    lsls r4, r7, #16
-    cmp r4, r11
-    blo 99f
-    add r0, r8
+    lsls r5, r7, #16
+    cmp r5, r11
+    blo 7f
     asrs r7, r7, #16
     cmp r7, r12
-    bgt 3f
-    cmp r7, lr
-    blt 4f
-5:
-    strh r7, [r1]
-    adds r1, #4
-    subs r2, #1
-    bne 1b
-    b 99f
+    bhs 6f
+    add r7, lr
 3:
-    mov r7, r12
-    b 5b
-4:
+    add r0, r8
+    strh r7, [r1, r2]
+    adds r2, #4
+    bne 1b
+    ldr r7, [sp]
+    ldr r0, [r7]
+    ldr r1, [r7, #52]
+    adds r0, r0, r1
+    str r0, [r7]
+    ldr r0, [r7, #4]
+    ldr r1, [r7, #56]
+    adds r0, r0, r1
+    str r0, [r7, #4]
+    ldr r0, [r7, #20]
+    subs r0, #1
+    str r0, [r7, #20]
+    bne 10b
+    add sp, #4
+FINISH \name
+6:
+    // Below, the negative; above, one less than its opposite.
+    asrs r5, r7, #31
     mov r7, lr
-    b 5b
-99:
-    movs r0, r2
-FINISH picodream_plain_feed_plain
+    mvns r7, r7
+    eors r7, r5
+    b 3b
+7:
+    ldr r7, [sp]
+    ASK r7, 0
+    b 3b
+.endm
 
-// The same behind a SiLU; constants: upper and lower half of the factor, offset, error, mask, bits behind the point, multiplier,
-// table, qmax, 2^15, the factor's sign in that bit.
-START picodream_plain_feed_silu
-    mov r8, r3
+FEED_PLAIN picodream_plain_feed_halves, 1
+FEED_PLAIN picodream_plain_feed_bytes, 0
+
+// The same behind a SiLU, of a single run. Words: upper and lower half of the factor, offset, error, mask, bits behind the point,
+// multiplier, table, qmax, 2^15, the factor's sign in that bit.
+.macro FEED_SILU name, halves
+START \name
+    push {{r0}}
+    movs r7, r0
+    ldr r2, [r7, #8]
     mov lr, r2
-    ldr r7, [sp, #36]
+    ldr r2, [r7, #12]
+    mov r8, r2
+    ldm r7!, {{r0, r1}}
+    adds r7, #24
     ldr r2, [r7, #8]
     mov r10, r2
     ldr r2, [r7, #12]
@@ -77,17 +144,27 @@ START picodream_plain_feed_silu
     lsls r2, r2, #10
     mov r9, r2
 1:
+    .if \halves
     ldrh r2, [r0]
     lsls r3, r2, #17
     lsrs r3, r3, #27
     subs r4, r3, #1
     cmp r4, #20
-    bhs 99f
+    bhs 9f
     movs r4, #20
     subs r3, r4, r3
     lsls r4, r2, #22
     lsrs r4, r4, #22
     add r4, r9
+    .else
+    ldrb r2, [r0]
+    sxtb r4, r2
+    asrs r3, r4, #31
+    eors r4, r3
+    subs r4, r4, r3
+    lsls r2, r2, #8
+    movs r3, #0
+    .endif
     ldr r5, [r7]
     muls r5, r4, r5
     lsls r5, r5, #4
@@ -113,14 +190,14 @@ START picodream_plain_feed_silu
     ands r6, r2
     lsls r4, r4, #1
     cmp r6, r4
-    blo 99f
+    blo 9f
     ldr r2, [r7, #20]
     asrs r5, r2
     subs r5, r5, r3
     asrs r3, r5, #31
     eors r5, r3
     lsrs r4, r5, #16
-    bne 99f
+    bne 9f
     lsrs r4, r5, #7
     lsls r4, r4, #2
     ldr r2, [r7, #28]
@@ -151,9 +228,22 @@ START picodream_plain_feed_silu
     subs r2, #1
     mov lr, r2
     bne 1b
-99:
-    mov r0, lr
-FINISH picodream_plain_feed_silu
+    add sp, #4
+FINISH \name
+9:
+    .if \halves
+    ldrh r4, [r0]
+    .else
+    ldrb r4, [r0]
+    .endif
+    subs r7, #32
+    ASK r5, 1
+    adds r7, #32
+    b 3b
+.endm
+
+FEED_SILU picodream_plain_feed_silu_halves, 1
+FEED_SILU picodream_plain_feed_silu_bytes, 0
 
 // \value shifted left by \step, and r6 raised by it, where that keeps it below 2^31.
 .macro NORMALISE step

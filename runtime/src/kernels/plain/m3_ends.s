@@ -1,5 +1,5 @@
-// From f16 to quantised rows and from sums to f16 on Cortex-M3: the loops of feed.rs and finish.rs for one channel. Each stops
-// in front of an element that integers cannot decide, and returns how many are left.
+// From f16 to quantised rows and from sums to f16 on Cortex-M3: the loops of feed.rs and finish.rs. Those of finish.rs stop in
+// front of an element that integers cannot decide, and return how many are left; those of feed.rs ask for it.
 
 .macro LOOP name
     .section .text.\name, "ax", %progbits
@@ -11,59 +11,153 @@
     push {{r4-r11, lr}}
 .endm
 
-// The half at r0 as a signed number of 2^-25 in lr; r7 is the half. Leaves the loop for a field above 20, and with \subnormal
-// for one of 0, which else counts as if it had a leading bit.
-.macro HALF subnormal
-    ldrsh r7, [r0]
+    .section .text.picodream_plain_feed, "ax", %progbits
+
+.macro ENTRY name
+    .p2align 2
+    .global \name
+    .type \name, %function
+    .thumb_func
+\name:
+.endm
+
+// Asks the job's `exactly` for the element r7, and goes on at lr with what it says in r12.
+9:
+    push {{r0-r4, lr}}
+    ldr r12, [sp, #24]
+    mov r1, r7
+    ldrd r4, r0, [r12, #24]
+    blx r4
+    mov r12, r0
+    pop {{r0-r4, lr}}
+    bx lr
+
+// From the job r0, r0 behind the elements of a run, r1 its first place, r2 what r0 is from the first element, which is kept in
+// place of the count, r3 the bytes from an element to the next; r12 is the job.
+.macro START_RUN
+    mov r12, r0
+    ldm r0, {{r0-r3}}
+    mul r2, r2, r3
+    add r0, r0, r2
+    rsbs r2, r2, #0
+    str r2, [r12, #8]
+.endm
+
+// fn(job): feeds the job's runs of elements, each by the job's body; the fields are those of feed_loops.rs. Its words: factor,
+// offset with the error, twice the error in the upper half, from one run to the next and from the end of its places to the next
+// one's, and twice what values are raised by. r9 is a leading bit.
+ENTRY picodream_plain_feed
+    push {{r0, r4-r11, lr}}
+    START_RUN
+    ldr lr, [r12, #16]
+    add r12, r12, #32
+    ldm r12, {{r4-r6, r8, r10, r11}}
+    mov r9, #0x400
+    bx lr
+10:
+    ldr r12, [sp]
+    add r0, r0, r8
+    ldr r7, [r12, #20]
+    add r1, r1, r10
+    ldr r2, [r12, #8]
+    subs r7, #1
+    str r7, [r12, #20]
+    it ne
+    ldrne pc, [r12, #16]
+    pop {{r0, r4-r11, pc}}
+
+// The half at r0 as a number of 2^-25 in lr, one less where it is negative; r7 is the half. Goes to 8 for a field above 20; one
+// of 0 counts as if it had a leading bit.
+.macro HALF
+    ldrsh r7, [r0, r2]
     ubfx r12, r7, #10, #5
-    .if \subnormal
+    cmp r12, #20
+    bhi 8f
+    bfi r9, r7, #0, #10
+    lsl lr, r9, r12
+    eor lr, lr, r7, asr #31
+.endm
+
+// The 8-bit integer at r0 times 2^20 in lr.
+.macro BYTE
+    ldrsb r7, [r0, r2]
+    lsl lr, r7, #20
+.endm
+
+// A body: to \bits or, where those are 0, below a limit.
+.macro FEED_PLAIN name, source, bits
+ENTRY \name
+1:
+    \source
+    smull r12, lr, lr, r4
+    add lr, lr, r5
+    cmp r6, lr, lsl #16
+    bhi 8f
+    .if \bits
+    ssat r12, #\bits, lr, asr #16
+    .else
+    asr r12, lr, #16
+    cmp r12, r11
+    bhs 7f
+    sub r12, r12, r11, lsr #1
+    .endif
+2:
+    adds r2, r2, r3
+    strh r12, [r1], #4
+    bne 1b
+    b 10b
+    .if \bits == 0
+7:
+    lsr lr, r11, #1
+    sub lr, lr, #1
+    eor r12, lr, r12, asr #31
+    b 2b
+    .endif
+8:
+    bl 9b
+    b 2b
+    .size \name, . - \name
+.endm
+
+FEED_PLAIN picodream_plain_feed_halves_10, HALF, 10
+FEED_PLAIN picodream_plain_feed_halves_12, HALF, 12
+FEED_PLAIN picodream_plain_feed_halves, HALF, 0
+FEED_PLAIN picodream_plain_feed_bytes, BYTE, 0
+
+// The same behind a SiLU, of a single run. Words: factor, offset, error, mask, bits behind the point, multiplier, table, qmax.
+ENTRY picodream_plain_feed_silu
+    push {{r4-r11, lr}}
+    START_RUN
+    push {{r3, r12}}
+    push {{r12}}
+    ldr lr, [r12, #16]
+    ldr r3, [r12, #60]
+    add r12, r12, #32
+    ldm r12, {{r4-r6, r8-r11}}
+    bx lr
+
+// As HALF, but stays at the half, and goes to 8 for a field of 0 as well.
+.macro NORMAL_HALF
+    ldrsh r7, [r0, r2]
+    ubfx r12, r7, #10, #5
     sub lr, r12, #1
     cmp lr, #19
-    .else
-    cmp r12, #20
-    .endif
-    bhi 99f
+    bhi 8f
     ubfx lr, r7, #0, #10
     orr lr, lr, #0x400
     lsl lr, lr, r12
     eor lr, lr, r7, asr #31
-    sub lr, lr, r7, asr #31
 .endm
 
-// fn(values, row, count, step, constants) -> left; constants: factor, offset with the error, twice the error in the upper half.
-.macro FEED_PLAIN name, bits
-LOOP \name
-    ldr r7, [sp, #36]
-    ldm r7, {{r4-r6}}
+.macro FEED_SILU name, load
+ENTRY \name
 1:
-    HALF 0
-    smull r12, lr, lr, r4
-    add lr, lr, r5
-    cmp r6, lr, lsl #16
-    bhi 99f
-    add r0, r0, r3
-    asr lr, lr, #16
-    ssat lr, #\bits, lr
-    strh lr, [r1], #4
-    subs r2, #1
-    bne 1b
-99:
-    mov r0, r2
-    pop {{r4-r11, pc}}
-    .size \name, . - \name
-.endm
-
-FEED_PLAIN picodream_plain_feed_10, 10
-FEED_PLAIN picodream_plain_feed_12, 12
-
-// The same behind a SiLU; constants: factor, offset, error, mask, bits behind the point, multiplier, table, qmax.
-LOOP picodream_plain_feed_silu
-    ldr r7, [sp, #36]
-    push {{r3}}
-    ldm r7, {{r4-r6, r8-r11}}
-    ldr r3, [r7, #28]
-1:
-    HALF 1
+    .ifc \load, ldrsh
+    NORMAL_HALF
+    .else
+    \load r7, [r0, r2]
+    lsl lr, r7, #20
+    .endif
     smull r12, lr, lr, r4
     add lr, lr, r5
     eor r12, lr, lr, asr #31
@@ -71,7 +165,7 @@ LOOP picodream_plain_feed_silu
     add r7, r12, lr
     and r7, r7, r8
     cmp r7, r12, lsl #1
-    blo 99f
+    blo 8f
     asr r7, lr, r9
     add r7, r7, lr, lsr #31
     ssat r7, #18, r7
@@ -86,21 +180,27 @@ LOOP picodream_plain_feed_silu
     mul r12, r12, lr
     sub r7, r7, r12, asr #7
     mul r7, r7, r10
-    ldr r12, [sp]
     add r7, r7, #0x8000
-    add r0, r0, r12
-    asr r7, r7, #16
-    cmp r7, r3
+    asr r12, r7, #16
+    cmp r12, r3
     it gt
-    movgt r7, r3
-    strh r7, [r1], #4
-    subs r2, #1
+    movgt r12, r3
+2:
+    ldr lr, [sp, #4]
+    strh r12, [r1], #4
+    adds r2, r2, lr
     bne 1b
-99:
-    mov r0, r2
-    add sp, #4
+    add sp, #12
     pop {{r4-r11, pc}}
-    .size picodream_plain_feed_silu, . - picodream_plain_feed_silu
+8:
+    \load r7, [r0, r2]
+    bl 9b
+    b 2b
+    .size \name, . - \name
+.endm
+
+FEED_SILU picodream_plain_feed_silu_halves, ldrsh
+FEED_SILU picodream_plain_feed_silu_bytes, ldrsb
 
 // Sum at r0 to units in r7. Leaves the loop for one beyond 2^21.
 .macro UNITS

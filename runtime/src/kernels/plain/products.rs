@@ -98,7 +98,6 @@ fn add_exactly(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
     use crate::rng::NoiseStream;
-    use std::vec::Vec;
 
     fn same(got: u32, want: f32) -> bool {
         got == want.to_bits() || want.is_nan() && f32::from_bits(got).is_nan()
