@@ -51,12 +51,18 @@ pub const BACKEND: &str = "cortex-m3-plain";
 pub const BLOB_ALIGN: usize = 4;
 
 #[cfg(picodream_baseline)]
-global_asm!(include_str!("plain/m0.s"), include_str!("plain/m0_winograd.s"), include_str!("plain/m0_ends.s"));
+global_asm!(
+    include_str!("plain/m0_direct.s"),
+    include_str!("plain/m0_winograd.s"),
+    include_str!("plain/m0_feed.s"),
+    include_str!("plain/m0_finish.s")
+);
 #[cfg(not(picodream_baseline))]
 global_asm!(
-    include_str!("plain/m3.s"),
+    include_str!("plain/m3_direct.s"),
     include_str!("plain/m3_winograd.s"),
-    include_str!("plain/m3_ends.s"),
+    include_str!("plain/m3_feed.s"),
+    include_str!("plain/m3_finish.s"),
     include_str!("plain/m3_products.s")
 );
 

@@ -21,7 +21,7 @@
 // fn(sum, x, y, count, x step, y step) -> left: *sum += *x · *y for `count` floats and halves that lie steps of bytes apart. Stops
 // in front of a product that is not between normal numbers far from both ends, and of a sum that is none.
 // r8 is the sum, its 24 bits times 2^5 with a sign, and r9 its exponent plus 14; a sum of zero has an exponent of zero.
-LOOP picodream_plain_accumulate
+START picodream_plain_accumulate
     push {{r0}}
     ldrd r10, r11, [sp, #40]
     ldr r4, [r0]

@@ -1,5 +1,6 @@
-// Winograd's transforms on Cortex-M3, two channels at a time without instructions for it: a word with 2^15 added to its lower
-// half, an exclusive or, is upper · 2^16 + lower + 2^15, and such numbers add and subtract without a carry in between.
+// Winograd's transforms and products on Cortex-M3, inputs two channels at a time without instructions for it: a word with 2^15
+// added to its lower half, an exclusive or, is upper · 2^16 + lower + 2^15, and such numbers add and subtract without a carry in
+// between.
 
 // \a and \b += lr times the two words at \at bytes from r11; r12 is 2^16 where lr is 1 and 0 where it is -1.
 .macro COMBINE a, b, at
@@ -106,3 +107,77 @@ START picodream_plain_winograd_output
     bne 1b
     pop {{r4-r11, pc}}
     .size picodream_plain_winograd_output, . - picodream_plain_winograd_output
+
+// Two sums of each of four inputs \at bytes from r1: r2 and r3 are the two weights.
+.macro LANE at
+    ldrsh r12, [r1, #\at]
+    mla r4, r2, r12, r4
+    mla r8, r3, r12, r8
+    ldrsh r12, [r1, #\at + 4]
+    mla r5, r2, r12, r5
+    mla r9, r3, r12, r9
+    ldrsh r12, [r1, #\at + 8]
+    mla r6, r2, r12, r6
+    mla r10, r3, r12, r10
+    ldrsh r12, [r1, #\at + 12]
+    mla r7, r2, r12, r7
+    mla r11, r3, r12, r11
+.endm
+
+// fn(tiles, weight, products, pairs): Winograd's products of two output channels and four tiles, four pairs of input channels at
+// a time; where they are no multiple of four, the first time begins in the middle.
+// Frame: 0 where it begins, 4 positions left, 8 products, 12 pairs rounded up to fours, 16 eight times what was added.
+START picodream_plain_winograd_products
+    rsbs r4, r3, #0
+    and r4, r4, #3
+    movs r6, #112
+    adr.w r5, 11f
+    mla r5, r4, r6, r5
+    // Addresses of Thumb code are odd.
+    adds r5, #1
+    movs r6, #16
+    add r8, r3, r4
+    lsls r9, r4, #3
+    mov r7, r2
+    push {{r5-r9}}
+    mov r3, r1
+    mov r1, r0
+    mov r0, r3
+10:
+    ldrd lr, r12, [sp, #12]
+    sub r0, r0, r12
+    sub r1, r1, r12, lsl #1
+    movs r4, #0
+    movs r5, #0
+    movs r6, #0
+    movs r7, #0
+    mov r8, r4
+    mov r9, r4
+    mov r10, r4
+    mov r11, r4
+    ldr pc, [sp]
+    .p2align 2
+11:
+    .set at, 0
+    .rept 4
+    ldrsh.w r2, [r0, #at]
+    ldrsh.w r3, [r0, #at + 4]
+    LANE 2 * at
+    ldrsh.w r2, [r0, #at + 2]
+    ldrsh.w r3, [r0, #at + 6]
+    LANE 2 * at + 2
+    .set at, at + 8
+    .endr
+    adds r0, #32
+    adds r1, #64
+    subs lr, #4
+    bne 11b
+    ldr r2, [sp, #8]
+    ldr r3, [sp, #4]
+    stm r2!, {{r4-r11}}
+    subs r3, #1
+    strd r3, r2, [sp, #4]
+    bne 10b
+    add sp, #20
+    pop {{r4-r11, pc}}
+    .size picodream_plain_winograd_products, . - picodream_plain_winograd_products

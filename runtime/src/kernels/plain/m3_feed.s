@@ -1,15 +1,4 @@
-// From f16 to quantised rows and from sums to f16 on Cortex-M3: the loops of feed.rs and finish.rs. Those of finish.rs stop in
-// front of an element that integers cannot decide, and return how many are left; those of feed.rs ask for it.
-
-.macro LOOP name
-    .section .text.\name, "ax", %progbits
-    .p2align 2
-    .global \name
-    .type \name, %function
-    .thumb_func
-\name:
-    push {{r4-r11, lr}}
-.endm
+// From f16 and 8-bit integers to quantised rows on Cortex-M3: the loops of feed.rs, which ask where integers cannot decide.
 
     .section .text.picodream_plain_feed, "ax", %progbits
 
@@ -21,16 +10,42 @@
 \name:
 .endm
 
-// Asks the job's `exactly` for the element r7, and goes on at lr with what it says in r12.
+// Asks the job's `exactly` for the element r7, and goes on at lr with what it says: in r12, or as if it were a value there.
 9:
     push {{r0-r4, lr}}
+    bl 13f
+    mov r12, r0
+    pop {{r0-r4, pc}}
+11:
+    push {{r0-r4, lr}}
+12:
+    bl 13f
+    add r12, r0, r11, lsr #1
+    lsl r12, r12, #16
+    pop {{r0-r4, pc}}
+13:
     ldr r12, [sp, #24]
     mov r1, r7
     ldrd r4, r0, [r12, #24]
-    blx r4
-    mov r12, r0
-    pop {{r0-r4, lr}}
-    bx lr
+    bx r4
+
+// The same for a value r12 near a step, if need be: below zero, where integers are cut upwards, a step is only near the lower
+// end of the doubt, and above zero near the upper one.
+14:
+    push {{r0-r4, lr}}
+    sub r0, r12, r11, lsl #15
+    uxth r1, r0
+    asrs r0, r0, #16
+    bgt 15f
+    add r1, r1, #256
+    cmp r1, r6, lsr #16
+    bls 12b
+    pop {{r0-r4, pc}}
+15:
+    cmp r1, #256
+    bhs 12b
+    sub r12, r12, #0x10000
+    pop {{r0-r4, pc}}
 
 // From the job r0, r0 behind the elements of a run, r1 its first place, r2 what r0 is from the first element, which is kept in
 // place of the count, r3 the bytes from an element to the next; r12 is the job.
@@ -89,32 +104,36 @@ ENTRY picodream_plain_feed
 ENTRY \name
 1:
     \source
-    smull r12, lr, lr, r4
-    add lr, lr, r5
-    cmp r6, lr, lsl #16
-    bhi 8f
+    smull lr, r12, lr, r4
+    add r12, r12, r5
+    cmp r6, r12, lsl #16
+    bhi 7f
+2:
     .if \bits
-    ssat r12, #\bits, lr, asr #16
+    ssat r12, #\bits, r12, asr #16
     .else
-    asr r12, lr, #16
+    asr r12, r12, #16
     cmp r12, r11
-    bhs 7f
+    bhs 6f
     sub r12, r12, r11, lsr #1
     .endif
-2:
+3:
     adds r2, r2, r3
     strh r12, [r1], #4
     bne 1b
     b 10b
     .if \bits == 0
-7:
+6:
     lsr lr, r11, #1
     sub lr, lr, #1
     eor r12, lr, r12, asr #31
-    b 2b
+    b 3b
     .endif
+7:
+    bl 14b
+    b 2b
 8:
-    bl 9b
+    bl 11b
     b 2b
     .size \name, . - \name
 .endm
@@ -201,93 +220,3 @@ ENTRY \name
 
 FEED_SILU picodream_plain_feed_silu_halves, ldrsh
 FEED_SILU picodream_plain_feed_silu_bytes, ldrsb
-
-// Sum at r0 to units in r7. Leaves the loop for one beyond 2^21.
-.macro UNITS
-    ldr r7, [r0]
-    add lr, r7, #0x200000
-    cmp lr, #0x400000
-    bhs 99f
-    lsl r7, r7, #10
-    smull r12, r7, r7, r4
-    add r7, r7, r5
-.endm
-
-// The half nearest to r7 units, which may be off by twice r11, to r1. Leaves the loop where it is in doubt; with \wide that is
-// looked at where r11 may be any.
-.macro NEAREST wide
-    eor r12, r7, r7, asr #31
-    sub r12, r12, r7, asr #31
-    cmp r12, r6
-    blo 99f
-    clz lr, r12
-    lsl r12, r12, lr
-    lsl r11, r11, lr
-    .if \wide
-    cmp r11, #0x40000
-    bhs 99f
-    .endif
-    add r11, r11, #512
-    add r12, r10, r12, lsr #1
-    add r8, r12, r11
-    lsl r8, r8, #12
-    cmp r8, r11, lsl #13
-    blo 99f
-    lsr r12, r12, #20
-    sub lr, r9, lr
-    add r12, r12, lr, lsl #10
-    lsr r7, r7, #31
-    orr r12, r12, r7, lsl #15
-    strh r12, [r1]
-    add r1, r1, r3
-    add r0, r0, #4
-    subs r2, #1
-    bne 1b
-99:
-    mov r0, r2
-    add sp, #8
-    pop {{r4-r11, pc}}
-.endm
-
-.macro CONSTANTS
-    ldr r7, [sp, #36]
-    ldr r8, [sp, #40]
-    ldm r7, {{r4-r6, r9}}
-    ldr r7, [r7, #16]
-    push {{r7, r8}}
-    mov r10, #0x80000
-.endm
-
-// fn(sums, out, count, pitch, constants, 0) -> left; constants: factor, bias, least, exponent, half the error.
-LOOP picodream_plain_finish
-    CONSTANTS
-1:
-    UNITS
-    ldr r11, [sp]
-    NEAREST 0
-    .size picodream_plain_finish, . - picodream_plain_finish
-
-// The same with the halves that lie `residual` bytes from the outputs: fn(sums, out, count, pitch, constants, residual) -> left.
-LOOP picodream_plain_finish_residual
-    CONSTANTS
-1:
-    UNITS
-    ldr r8, [sp, #4]
-    ldrsh r8, [r1, r8]
-    ubfx r12, r8, #10, #5
-    cmp r12, #0
-    beq 99f
-    sub lr, r9, r12
-    subs lr, #2
-    bmi 99f
-    ubfx r12, r8, #0, #10
-    orr r12, r12, #0x400
-    lsl r12, r12, #18
-    lsr r12, r12, lr
-    ldr r11, [sp]
-    add r11, r11, r12, lsr #24
-    eor r12, r12, r8, asr #31
-    sub r12, r12, r8, asr #31
-    add r7, r7, r12
-    NEAREST 1
-    .size picodream_plain_finish_residual, . - picodream_plain_finish_residual
