@@ -39,7 +39,8 @@ fn score_of(query: &[f32], keys: &[f16]) -> f32 {
         let lane = |l: usize| {
             accumulate((&query[l.min(query.len())..], 4), (&keys[l.min(keys.len())..], 4), (query.len() + 3 - l) / 4)
         };
-        score += (lane(0) + lane(1)) + (lane(2) + lane(3));
+        let sum = products::plus(products::plus(lane(0), lane(1)), products::plus(lane(2), lane(3)));
+        score = products::plus(score, sum);
     }
     score
 }

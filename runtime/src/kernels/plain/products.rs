@@ -13,10 +13,18 @@ pub(super) fn add_all(
     (y, y_step): (&[f16], usize),
     count: usize,
 ) -> usize {
-    let (x, y) = (x.iter().step_by(x_step), y.iter().step_by(y_step));
-    let bits = x.zip(y).take(count).fold(sum.to_bits(), |sum, (x, y)| add_product(sum, x.to_bits(), *y));
+    let (mut bits, mut at) = (sum.to_bits(), (0, 0));
+    for _ in 0..count {
+        bits = add_product(bits, x[at.0].to_bits(), y[at.1]);
+        at = (at.0 + x_step, at.1 + y_step);
+    }
     *sum = f32::from_bits(bits);
     count
+}
+
+/// a + b.
+pub(super) fn plus(a: f32, b: f32) -> f32 {
+    f32::from_bits(add(a.to_bits(), b.to_bits()))
 }
 
 /// The bits of sum + x · y, each rounded.
