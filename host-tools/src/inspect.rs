@@ -225,6 +225,8 @@ fn algorithm_name(op: &Op) -> Option<&'static str> {
     let Op::Conv(op) = op else { return None };
     Some(match (op.weights, op.algorithm) {
         (WeightFormat::Int4, _) => "4 bits",
+        (_, Algorithm::Winograd) if op.per_call.is_some() => "winograd, per call",
+        (_, Algorithm::Phases) if op.per_call.is_some() => "phases, per call",
         (_, Algorithm::Direct) => "direct",
         (_, Algorithm::Winograd) => "winograd",
         (_, Algorithm::Phases) => "phases",

@@ -22,22 +22,44 @@ pub fn round_ties_even(x: f32) -> i32 {
     biased - ROUND_MAGIC.to_bits() as i32
 }
 
+/// What e^x is computed with; `kernels/dsp/softmax.rs` counts on the order.
+#[repr(C)]
+pub(crate) struct ExpConstants {
+    /// Arguments are limited to ± it.
+    limit: f32,
+    round: f32,
+    log2_e: f32,
+    /// 355/512: n · `ln2_hi` is exact.
+    ln2_hi: f32,
+    ln2_lo: f32,
+    /// Cephes expf: degree 5 on |r| ≤ ln2/2, highest power first.
+    powers: [f32; 6],
+    one: f32,
+}
+
+pub(crate) const EXP: ExpConstants = ExpConstants {
+    limit: -87.0,
+    round: ROUND_MAGIC,
+    log2_e: LOG2_E,
+    ln2_hi: 0.693_359_4,
+    ln2_lo: -2.121_944_4e-4,
+    powers: [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5],
+    one: 1.0,
+};
+
 /// e^x, relative error below 2e-7; arguments are limited to ±87, so the result is always finite and positive.
 #[must_use]
 pub fn exp(x: f32) -> f32 {
-    const LN2_HI: f32 = 0.693_359_4; // 355/512: n · LN2_HI is exact
-    const LN2_LO: f32 = -2.121_944_4e-4;
-    let x = if x > -87.0 { x } else { -87.0 };
-    let x = if x < 87.0 { x } else { 87.0 };
-    let n = round_ties_even(x * LOG2_E);
+    let x = if x > EXP.limit { x } else { EXP.limit };
+    let x = if x < -EXP.limit { x } else { -EXP.limit };
+    let n = round_ties_even(x * EXP.log2_e);
     let nf = n as f32;
-    let r = (x - nf * LN2_HI) - nf * LN2_LO;
-    // Cephes expf: degree 5 on |r| ≤ ln2/2.
-    let p = 1.987_569_1e-4 * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
+    let r = (x - nf * EXP.ln2_hi) - nf * EXP.ln2_lo;
+    let p = EXP.powers[0] * r + EXP.powers[1];
+    let p = p * r + EXP.powers[2];
+    let p = p * r + EXP.powers[3];
+    let p = p * r + EXP.powers[4];
+    let p = p * r + EXP.powers[5];
     let y = (p * (r * r) + r) + 1.0;
     // |n| ≤ 126, so the scale is a normal number.
     y * f32::from_bits(((n + 127) as u32) << 23)

@@ -1,6 +1,7 @@
 //! The network: runs the operator list of a validated blob inside the arena, one operator at a time.
 
-use crate::blob::{Header, Model, Op, ParseError, Region, TensorRecord, expand_winograd};
+use crate::blob::{Expansion, Header, Model, Op, ParseError, Region, TensorRecord, Transform};
+use crate::kernels;
 use crate::ops::{self, Context};
 use crate::tensor::{f32s, f32s_mut};
 
@@ -131,7 +132,8 @@ impl<'m> UNet<'m> {
             let channels = |index: u16| u32::from(self.tensor(index).channels);
             let (cin, cout) = (channels(op.src_a) + op.src_b.map_or(0, channels), channels(op.common.out));
             let direct = self.model.array(&self.header, &op.common, op.data_layout(cin, cout, 0).weight);
-            expand_winograd(direct, cin as usize, cout as usize, out);
+            let (in_pairs, out_pairs) = (cin.div_ceil(2) as usize, cout.div_ceil(2) as usize);
+            kernels::expand(&Expansion { transform: Transform::Winograd, in_pairs, out_pairs }, direct, out);
         }
     }
 
@@ -139,6 +141,59 @@ impl<'m> UNet<'m> {
     pub fn forward(&self, timestep: f32, class: u16, arena: &mut [u8]) {
         for index in 0..self.op_count() {
             self.run_op(index, timestep, class, arena);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, vec, vec::Vec};
+
+    use super::*;
+    use crate::blob::{OP_RECORD_BYTES, SectionKind, seal};
+
+    /// Bits of the output of one call.
+    fn output(blob: &[u8], timestep: f32) -> Vec<u32> {
+        let model = Model::parse(blob).unwrap();
+        let unet = UNet::new(&model).unwrap();
+        let mut words = vec![0u128; model.arena_bytes().div_ceil(16)];
+        let arena = bytemuck::cast_slice_mut(&mut words);
+        let mut noise = crate::rng::NoiseStream::new(9, 0);
+        unet.sample_mut(arena).iter_mut().for_each(|x| *x = noise.next_gaussian());
+        unet.begin(arena);
+        unet.forward(timestep, 3, arena);
+        unet.model_output(arena).iter().map(|x| x.to_bits()).collect()
+    }
+
+    #[test]
+    fn weights_transformed_at_every_call_give_the_bits_of_direct_ones() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+        for name in ["fashion-16.pdm", "faces-16.pdm"] {
+            let mut blob = std::fs::read(folder.join(name)).unwrap();
+            let (model, header) = (Model::parse(&blob).unwrap(), Header::read(&blob).unwrap());
+            let ops: Vec<Op> = model.ops(&header).collect();
+            let tensors: Vec<TensorRecord> = model.tensors(&header).collect();
+            let whole = output(&blob, 400.5);
+            let records = header.sections[SectionKind::Ops as usize].range();
+            let mut changed = [0; 3];
+            for (op, record) in ops.iter().zip(blob[records].chunks_exact_mut(OP_RECORD_BYTES)) {
+                let Op::Conv(op) = op else { continue };
+                if op.per_call.is_none() {
+                    continue;
+                }
+                changed[op.algorithm as usize] += 1;
+                let channels = |index: u16| u32::from(tensors[usize::from(index)].channels);
+                let (cin, out) =
+                    (channels(op.src_a) + op.src_b.map_or(0, channels), tensors[usize::from(op.common.out)]);
+                let width = tensors[usize::from(op.src_a)].width.into();
+                let mut direct = op.directly();
+                direct.common.scratch.bytes =
+                    direct.scratch_layout(cin, out.channels.into(), width, out.statistics).bytes;
+                Op::Conv(direct).write(record);
+            }
+            assert!(changed[1] > 2 && changed[2] == 1, "{changed:?}");
+            seal(&mut blob);
+            assert!(output(&blob, 400.5) == whole, "{name}");
         }
     }
 }

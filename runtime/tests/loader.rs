@@ -2,7 +2,7 @@
 
 use picodream::blob::{
     Algorithm, AttentionOp, ConvOp, DType, HEADER_BYTES, Header, NONE, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon,
-    PredictionType, Region, TENSOR_RECORD_BYTES, TensorRecord, TextRef, TimeEmbedOp, VERSION, WeightFormat,
+    PerCall, PredictionType, Region, TENSOR_RECORD_BYTES, TensorRecord, TextRef, TimeEmbedOp, VERSION, WeightFormat,
     place_sections, seal,
 };
 use picodream::rng::NoiseStream;
@@ -61,6 +61,7 @@ fn blob_with(change: impl Fn(&mut [TensorRecord])) -> Vec<u8> {
         algorithm: Algorithm::Direct,
         weights: WeightFormat::Int8,
         expanded: None,
+        per_call: None,
         qmax: 127,
         inv_scale_a: 30.0,
         inv_scale_b: 0.0,
@@ -80,7 +81,15 @@ fn blob_with(change: impl Fn(&mut [TensorRecord])) -> Vec<u8> {
             inv_scale_proj: 40.0,
         }),
         Op::Narrow(NarrowOp { common: common(6), src: 2 }),
-        Op::Conv(ConvOp { src_b: Some(6), inv_scale_b: 20.0, norm: Some(norm), silu: true, ..conv(2, 4) }),
+        Op::Conv(ConvOp {
+            src_b: Some(6),
+            inv_scale_b: 20.0,
+            norm: Some(norm),
+            silu: true,
+            algorithm: Algorithm::Winograd,
+            per_call: Some(PerCall { row_pairs: 2, out_pairs: 1 }),
+            ..conv(2, 4)
+        }),
     ];
     let (mut data_bytes, mut scratch_bytes) = (0, 0);
     for op in &mut ops {
@@ -215,6 +224,46 @@ fn variances_stand_behind_the_prediction_and_nowhere_else() {
         error,
         "output channels is 1, but must be twice the image's for the learned-range variance, which this model does not give"
     );
+}
+
+/// The last operator, whose weights are transformed at every call, otherwise: what the loader says to it.
+fn refused(change: impl Fn(&mut ConvOp)) -> String {
+    let mut blob = tiny_blob();
+    let header = Header::read(&blob).unwrap();
+    let ops = header.sections[3].range();
+    let Some(Op::Conv(mut op)) = Model::parse(&blob).unwrap().ops(&header).last() else { panic!("a convolution") };
+    change(&mut op);
+    Op::Conv(op).write(&mut blob[ops.end - OP_RECORD_BYTES..]);
+    seal(&mut blob);
+    Model::parse(&blob).unwrap_err().to_string()
+}
+
+#[test]
+fn parts_of_weights_suit_their_operator() {
+    let parts = |row_pairs, out_pairs| refused(|op| op.per_call = Some(PerCall { row_pairs, out_pairs }));
+    for (row_pairs, out_pairs) in [(3, 1), (0, 1), (2, 0), (2, 2), (255, 255)] {
+        assert!(parts(row_pairs, out_pairs).contains("do not suit the output"), "{row_pairs} {out_pairs}");
+    }
+    assert!(parts(1, 1).contains("scratch does not follow"), "tiles of one pair of rows take less");
+    let other = |change: fn(&mut ConvOp)| refused(change);
+    assert!(other(|op| op.algorithm = Algorithm::Direct).contains("cannot be transformed"));
+    assert!(other(|op| op.algorithm = Algorithm::Phases).contains("does not suit the kernel"));
+    assert!(other(|op| op.expanded = Some(3)).contains("shape that follows from the channels"));
+    assert!(other(|op| op.per_call = None).contains("length of its constants"), "Winograd weights take more");
+    // 36 weights of at most 128 times 4096 pass 2²³.
+    assert!(other(|op| op.qmax = 4095).contains("could pass 24 bits"));
+}
+
+#[test]
+fn a_weight_beyond_127_is_refused_where_cores_may_compute_in_two_ways() {
+    let mut blob = tiny_blob();
+    let header = Header::read(&blob).unwrap();
+    let op = Model::parse(&blob).unwrap().ops(&header).last().unwrap();
+    let at = header.sections[4].range().start + op.common().data.offset as usize;
+    blob[at..at + 2].copy_from_slice(&0x7fff_i16.to_le_bytes());
+    seal(&mut blob);
+    let error = Model::parse(&blob).unwrap_err().to_string();
+    assert!(error.contains("a weight is beyond 127"), "{error}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::calibrate::{Calibration, OpStats};
 use super::places::Places;
 use super::plan::{Buffer, Plan, plan};
 use super::quantise::{Precision, QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
-use super::target::{self, Budget, Choice};
+use super::target::{self, Budget, Choice, Chooser, Core};
 use crate::float::{Attention, Conv, Graph, Linear, Norm, Op, TimeEmbed};
 
 /// A network ready to be packed.
@@ -38,9 +38,11 @@ pub struct Lowered {
 /// Which algorithms the convolutions get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kernels {
-    /// Direct everywhere: the smallest blob and arena.
+    /// The smallest blob and arena; weights are transformed at every call where the RAM is free.
     #[default]
     Small,
+    /// Direct everywhere.
+    Direct,
     /// Winograd and phases wherever they suit: the fewest instructions.
     Fast,
     /// The fewest instructions that a board has room for.
@@ -75,7 +77,7 @@ pub fn lower_with_progress(
     let mut lowerer = Lowerer { graph, places: &places, rules, data: Vec::new() };
     let mut ops = Vec::with_capacity(graph.ops.len());
     for (index, (op, stats)) in graph.ops.iter().zip(&calibration.ops).enumerate() {
-        let way = Way { algorithm: choices[index].algorithm, weights: formats[index], expanded: expanded[index] };
+        let way = Way { choice: choices[index], weights: formats[index], expanded: expanded[index] };
         ops.push(match op {
             Op::TimeEmbed(op) => blob::Op::TimeEmbed(lowerer.time_embed(op)),
             Op::Conv(op) => blob::Op::Conv(lowerer.conv(op, stats, way)),
@@ -112,7 +114,7 @@ fn format_of(graph: &Graph, op: &Op, rules: &Rules) -> WeightFormat {
 /// How a convolution's sums are computed, and from what.
 #[derive(Clone, Copy)]
 struct Way {
-    algorithm: Algorithm,
+    choice: Choice,
     weights: WeightFormat,
     /// The tensor that its weights are expanded to.
     expanded: Option<u16>,
@@ -124,16 +126,16 @@ fn choices(graph: &Graph, places: &Places, kernels: Kernels, formats: &[WeightFo
         Op::Conv(op) if formats[index] == WeightFormat::Int8 => target::fastest(op),
         _ => Algorithm::Direct,
     };
+    let shape =
+        |index: usize, choice| shape_of(graph, places, index, Way { choice, weights: formats[index], expanded: None });
+    let chooser = Chooser { graph, places, fastest, scratch: |index, choice| shape(index, choice).1 };
     match kernels {
-        Kernels::Small => vec![Choice::default(); graph.ops.len()],
+        Kernels::Direct => vec![Choice::default(); graph.ops.len()],
         Kernels::Fast => (0..graph.ops.len()).map(|index| Choice::from(fastest(index))).collect(),
+        Kernels::Small => chooser.least(Core::Dsp),
         Kernels::Within(budget) => {
-            let shape = |index: usize, algorithm| {
-                shape_of(graph, places, index, Way { algorithm, weights: formats[index], expanded: None })
-            };
-            let data_bytes = (0..graph.ops.len()).map(|index| shape(index, Algorithm::Direct).0).sum();
-            let scratch = |index, algorithm| shape(index, algorithm).1;
-            target::choose(graph, places, &budget, (&fastest, &scratch), data_bytes)
+            let data_bytes = (0..graph.ops.len()).map(|index| shape(index, Choice::default()).0).sum();
+            chooser.choose(&budget, data_bytes)
         }
     }
 }
@@ -180,9 +182,10 @@ fn conv_record(op: &Conv, places: &Places, graph: &Graph, way: Way) -> ConvOp {
         upsample: op.upsample,
         norm: op.norm.as_ref().map(norm_record),
         silu: op.silu,
-        algorithm: way.algorithm,
+        algorithm: way.choice.algorithm,
         weights: way.weights,
         expanded: way.expanded,
+        per_call: way.choice.per_call,
         qmax: 0,
         inv_scale_a: 0.0,
         inv_scale_b: 0.0,
@@ -346,9 +349,9 @@ fn conv_piece(op: &Conv, record: &ConvOp, product: &QuantProduct, cin: u32) -> P
             pack_nibbles(&plain, multipliers, &mut groups, piece.bytes(layout.weight));
             piece.bytes(layout.groups).copy_from_slice(&groups);
         }
-        (_, Algorithm::Winograd) if record.expanded.is_none() => plain.pack_winograd(piece.bytes(layout.weight)),
-        (_, Algorithm::Direct | Algorithm::Winograd) => plain.pack_direct(piece.bytes(layout.weight)),
-        (_, Algorithm::Phases) => plain.pack_phases(piece.bytes(layout.weight)),
+        (_, Algorithm::Winograd) if !record.from_direct() => plain.pack_winograd(piece.bytes(layout.weight)),
+        (_, Algorithm::Phases) if !record.from_direct() => plain.pack_phases(piece.bytes(layout.weight)),
+        _ => plain.pack_direct(piece.bytes(layout.weight)),
     }
     piece.floats(layout.scale, product.rows.scale.iter().copied());
     let time_bias = op.time.as_ref().map(|time| &time.bias);

@@ -27,7 +27,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    fn padded(&self) -> u32 {
+    /// Length in the plan.
+    #[must_use]
+    pub fn padded(&self) -> u32 {
         self.bytes.next_multiple_of(ALIGN)
     }
 

@@ -2,13 +2,14 @@
 //!
 //! Winograd and phase weights take more flash than direct ones, Winograd's working memory more RAM. Starting from direct
 //! everywhere, the layer that saves most instructions per byte of flash is changed first, as long as everything fits; what
-//! is then still direct for want of flash has its Winograd weights expanded in RAM, if there is room.
+//! is then still direct for want of flash has its Winograd weights expanded in RAM, if there is room; and what is direct even
+//! then has its weights transformed at every call, a part at a time, where that pays and the RAM is free at that operator.
 
 use anyhow::{Result, ensure};
-use picodream::blob::{Algorithm, direct_bytes, phases_bytes, winograd_bytes};
+use picodream::blob::{Algorithm, PerCall, direct_bytes, phases_bytes, winograd_bytes};
 
 use super::places::Places;
-use super::plan::{Buffer, lower_bound};
+use super::plan::{Buffer, lower_bound, plan};
 use crate::float::{Conv, Graph, Op};
 
 /// Flash that the program takes beside the blob: the measured firmware with its log and report, and room for an application.
@@ -18,7 +19,7 @@ const CODE_BYTES: u32 = 96 << 10;
 const STACK_BYTES: u32 = 8 << 10;
 
 /// Header, schedule, tables and names of a blob.
-const TABLE_BYTES: u32 = 10 << 10;
+const TABLE_BYTES: u32 = 16 << 10;
 
 /// The kind of core: which loops it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +35,29 @@ pub enum Core {
 }
 
 impl Core {
-    /// Instructions per multiply-accumulate of the definition in the integer loops, as `picodream bench` shows them for 16 to
-    /// 32 channels; only their ratios matter here.
-    fn cost(self, algorithm: Algorithm) -> f64 {
-        let [direct, winograd, phases] = match self {
-            Self::M0Plus => [3.5, 2.0, 1.6],
-            Self::M3 => [1.9, 1.0, 0.9],
-            Self::Dsp => [0.85, 0.45, 0.40],
-            Self::Helium => [0.25, 0.14, 0.12],
-        };
-        match algorithm {
-            Algorithm::Direct => direct,
-            Algorithm::Winograd => winograd,
-            Algorithm::Phases => phases,
+    /// Instructions per multiply-accumulate of the definition that an algorithm saves beside the direct one, over `cin` input
+    /// channels, as `picodream bench` shows them for 16 to 64.
+    fn saved(self, algorithm: Algorithm, cin: u32) -> f64 {
+        let by_channel = |most: f64, less: f64| most - less / f64::from(cin);
+        match (algorithm, self) {
+            (Algorithm::Direct, _) => 0.0,
+            (Algorithm::Winograd, Self::M0Plus) => by_channel(0.9, 5.0),
+            (Algorithm::Winograd, Self::M3) => 0.66,
+            (Algorithm::Winograd, Self::Dsp) => by_channel(0.33, 1.9),
+            (Algorithm::Winograd, Self::Helium) => by_channel(0.075, 0.6),
+            // The loop for phases is the portable one there.
+            (Algorithm::Phases, Self::M0Plus | Self::M3) => -1.0,
+            (Algorithm::Phases, Self::Dsp) => 0.39,
+            (Algorithm::Phases, Self::Helium) => 0.07,
+        }
+    }
+
+    /// Instructions that transform the weights from one input channel to one output channel, on cores that do so at every call.
+    fn transformation(self, algorithm: Algorithm) -> Option<f64> {
+        match (algorithm, self) {
+            (Algorithm::Winograd, Self::Dsp) => Some(55.0),
+            (Algorithm::Phases, Self::Dsp) => Some(45.0),
+            _ => None,
         }
     }
 }
@@ -141,11 +152,13 @@ pub struct Choice {
     pub algorithm: Algorithm,
     /// Whether its weights are expanded in the arena once per image.
     pub expanded: bool,
+    /// Whether they are transformed at every call.
+    pub per_call: Option<PerCall>,
 }
 
 impl From<Algorithm> for Choice {
     fn from(algorithm: Algorithm) -> Self {
-        Self { algorithm, expanded: false }
+        Self { algorithm, ..Self::default() }
     }
 }
 
@@ -172,39 +185,128 @@ pub fn fastest(op: &Conv) -> Algorithm {
     }
 }
 
-/// How each op of the graph is computed within a budget. `fastest` names an op's fastest algorithm, `scratch` the working
-/// memory of op and algorithm; `data_bytes` is that of all constants when everything is direct.
-pub fn choose(
-    graph: &Graph,
-    places: &Places,
-    budget: &Budget,
-    (fastest, scratch): (&impl Fn(usize) -> Algorithm, &impl Fn(usize, Algorithm) -> u32),
-    data_bytes: u32,
-) -> Vec<Choice> {
-    let mut chosen = vec![Choice::default(); graph.ops.len()];
-    let mut changes: Vec<Change> =
-        (0..graph.ops.len()).filter_map(|op| change(graph, op, fastest(op), budget.core)).collect();
-    changes.sort_by(|a, b| (b.saved / f64::from(b.bytes)).total_cmp(&(a.saved / f64::from(a.bytes))));
-    let mut blob_bytes = data_bytes + TABLE_BYTES;
-    let mut expanded_bytes = 0;
-    for Change { op, algorithm, bytes, .. } in &changes {
-        chosen[*op] = Choice::from(*algorithm);
-        if blob_bytes + bytes <= budget.blob_bytes && arena_bound(places, &chosen, scratch) <= budget.arena_bytes {
-            blob_bytes += bytes;
-        } else {
-            chosen[*op] = Choice::default();
+/// A graph whose ops are to be computed in some way or other.
+pub struct Chooser<'a, F, S> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// Its tensors.
+    pub places: &'a Places,
+    /// An op's fastest algorithm.
+    pub fastest: F,
+    /// The working memory of an op, computed in some way.
+    pub scratch: S,
+}
+
+impl<F: Fn(usize) -> Algorithm, S: Fn(usize, Choice) -> u32> Chooser<'_, F, S> {
+    /// Direct ops, and those whose weights are transformed at every call where `core` gains by it and the arena does not grow.
+    pub fn least(&self, core: Core) -> Vec<Choice> {
+        let mut chosen = vec![Choice::default(); self.graph.ops.len()];
+        let arena_bytes = self.arena_bound(&chosen);
+        self.add_per_call(core, arena_bytes, &mut chosen);
+        // Live sets that fit are not yet a plan that does.
+        let planned = |chosen: &[Choice]| plan(&self.buffers(chosen)).peak;
+        if planned(&chosen) > arena_bytes {
+            let least = planned(&vec![Choice::default(); chosen.len()]);
+            while planned(&chosen) > least {
+                let largest = (0..chosen.len()).filter(|&op| chosen[op].per_call.is_some());
+                let Some(op) = largest.max_by_key(|&op| self.scratch(op, chosen[op])) else { break };
+                chosen[op] = Choice::default();
+            }
+        }
+        chosen
+    }
+
+    /// How each op of the graph is computed within a budget; `data_bytes` is that of all constants when everything is direct.
+    pub fn choose(&self, budget: &Budget, data_bytes: u32) -> Vec<Choice> {
+        let graph = self.graph;
+        let mut chosen = vec![Choice::default(); graph.ops.len()];
+        let mut changes: Vec<Change> =
+            (0..graph.ops.len()).filter_map(|op| change(graph, op, (self.fastest)(op), budget.core)).collect();
+        changes.retain(|change| change.saved > 0.0);
+        changes.sort_by(|a, b| (b.saved / f64::from(b.bytes)).total_cmp(&(a.saved / f64::from(a.bytes))));
+        let mut blob_bytes = data_bytes + TABLE_BYTES;
+        let mut expanded_bytes = 0;
+        for Change { op, algorithm, bytes, .. } in &changes {
+            chosen[*op] = Choice::from(*algorithm);
+            if blob_bytes + bytes <= budget.blob_bytes && self.arena_bound(&chosen) <= budget.arena_bytes {
+                blob_bytes += bytes;
+            } else {
+                chosen[*op] = Choice::default();
+            }
+        }
+        for Change { op, algorithm, expanded_bytes: weights, .. } in changes {
+            let Some(weights) = weights.filter(|_| chosen[op].algorithm == Algorithm::Direct) else { continue };
+            chosen[op] = Choice { algorithm, expanded: true, per_call: None };
+            if self.arena_bound(&chosen) + expanded_bytes + weights <= budget.arena_bytes {
+                expanded_bytes += weights;
+            } else {
+                chosen[op] = Choice::default();
+            }
+        }
+        self.add_per_call(budget.core, budget.arena_bytes - expanded_bytes, &mut chosen);
+        chosen
+    }
+
+    /// Has the weights of ops that are direct yet transformed at every call, in the parts that cost least, where that pays and the
+    /// op's live set stays within `arena_bytes`.
+    fn add_per_call(&self, core: Core, arena_bytes: u32, chosen: &mut [Choice]) {
+        let buffers = self.places.buffers();
+        for (op, chosen) in chosen.iter_mut().enumerate().filter(|(_, chosen)| chosen.algorithm == Algorithm::Direct) {
+            let live: u32 = buffers.iter().filter(|b| (b.first..=b.last).contains(&op)).map(Buffer::padded).sum();
+            let fits = |(choice, _): &(Choice, f64)| live + self.scratch(op, *choice) <= arena_bytes;
+            let ways = per_call_ways(self.graph, op, (self.fastest)(op), core);
+            let best = ways.into_iter().filter(fits).max_by(|a, b| a.1.total_cmp(&b.1));
+            if let Some((choice, _)) = best {
+                *chosen = choice;
+            }
         }
     }
-    for Change { op, algorithm, expanded_bytes: weights, .. } in changes {
-        let Some(weights) = weights.filter(|_| chosen[op].algorithm == Algorithm::Direct) else { continue };
-        chosen[op] = Choice { algorithm, expanded: true };
-        if arena_bound(places, &chosen, scratch) + expanded_bytes + weights <= budget.arena_bytes {
-            expanded_bytes += weights;
-        } else {
-            chosen[op] = Choice::default();
+
+    fn scratch(&self, op: usize, choice: Choice) -> u32 {
+        (self.scratch)(op, choice).next_multiple_of(16)
+    }
+
+    /// Tensors and scratches, as the planner sees them.
+    fn buffers(&self, chosen: &[Choice]) -> Vec<Buffer> {
+        let mut buffers = self.places.buffers();
+        let scratches = chosen.iter().enumerate();
+        buffers.extend(scratches.map(|(op, choice)| Buffer { bytes: self.scratch(op, *choice), first: op, last: op }));
+        buffers
+    }
+
+    fn arena_bound(&self, chosen: &[Choice]) -> u32 {
+        lower_bound(&self.buffers(chosen)).1
+    }
+}
+
+/// Instructions beside the products for each call of the loop for phases.
+const PHASE_CALL: f64 = 370.0;
+
+/// Every way to transform an op's weights at each call that saves instructions, and how many.
+fn per_call_ways(graph: &Graph, index: usize, algorithm: Algorithm, core: Core) -> Vec<(Choice, f64)> {
+    let Op::Conv(op) = &graph.ops[index] else { return Vec::new() };
+    let Some(transformation) = core.transformation(algorithm) else { return Vec::new() };
+    let out = &graph.tensors[op.out];
+    let (cout, cin) = (op.cout(), op.weight.len() / op.cout() / op.kernel / op.kernel);
+    let (row_pairs, out_pairs) = (out.height.div_ceil(2), cout.div_ceil(2));
+    let saved = graph.macs(index) as f64 * core.saved(algorithm, cin as u32);
+    let mut ways = Vec::new();
+    // The loader lets phases of two source rows share a ring of four.
+    let most = if algorithm == Algorithm::Phases { 2 } else { row_pairs };
+    for rows in 1..=most.min(255) {
+        for part in (0..).map(|k| out_pairs.div_ceil(1 << k)).take_while(|&n| n > 1).chain([1]).filter(|&n| n < 256) {
+            let parts = out_pairs.div_ceil(part);
+            let times = if parts == 1 { 1 } else { row_pairs.div_ceil(rows) };
+            let calls =
+                if algorithm == Algorithm::Phases { (parts - 1) * row_pairs * 4 * out.width.div_ceil(8) } else { 0 };
+            let left = saved - (times * cin * cout) as f64 * transformation - calls as f64 * PHASE_CALL;
+            let per_call = Some(PerCall { row_pairs: rows as u8, out_pairs: part as u8 });
+            if left > 0.0 {
+                ways.push((Choice { algorithm, expanded: false, per_call }, left));
+            }
         }
     }
-    chosen
+    ways
 }
 
 fn change(graph: &Graph, index: usize, algorithm: Algorithm, core: Core) -> Option<Change> {
@@ -215,7 +317,7 @@ fn change(graph: &Graph, index: usize, algorithm: Algorithm, core: Core) -> Opti
         Algorithm::Winograd => winograd_bytes(cin, cout),
         Algorithm::Phases => phases_bytes(cin, cout),
     };
-    let saved = graph.macs(index) as f64 * (core.cost(Algorithm::Direct) - core.cost(algorithm));
+    let saved = graph.macs(index) as f64 * core.saved(algorithm, cin);
     Some(Change {
         op: index,
         algorithm,
@@ -223,13 +325,6 @@ fn change(graph: &Graph, index: usize, algorithm: Algorithm, core: Core) -> Opti
         bytes: (bytes - direct_bytes(op.kernel as u32, cin, cout)) as u32,
         expanded_bytes: (algorithm == Algorithm::Winograd).then_some((bytes as u32).next_multiple_of(16)),
     })
-}
-
-fn arena_bound(places: &Places, chosen: &[Choice], scratch: &impl Fn(usize, Algorithm) -> u32) -> u32 {
-    let mut buffers = places.buffers();
-    let scratches = chosen.iter().enumerate();
-    buffers.extend(scratches.map(|(op, choice)| Buffer { bytes: scratch(op, choice.algorithm), first: op, last: op }));
-    lower_bound(&buffers).1
 }
 
 #[cfg(test)]

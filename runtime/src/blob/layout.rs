@@ -110,9 +110,9 @@ impl ConvOp {
         let kernel = self.kernel.into();
         let weight_bytes = match (self.weights, self.algorithm) {
             (WeightFormat::Int4, _) => nibble_bytes(kernel, cin, cout),
-            (_, Algorithm::Winograd) if self.expanded.is_none() => winograd_bytes(cin, cout),
-            (_, Algorithm::Direct | Algorithm::Winograd) => direct_bytes(kernel, cin, cout),
-            (_, Algorithm::Phases) => phases_bytes(cin, cout),
+            (_, Algorithm::Winograd) if !self.from_direct() => winograd_bytes(cin, cout),
+            (_, Algorithm::Phases) if !self.from_direct() => phases_bytes(cin, cout),
+            _ => direct_bytes(kernel, cin, cout),
         };
         let groups = if self.weights == WeightFormat::Int4 { group_bytes(kernel, cin, cout) } else { 0 };
         let (cin, cout) = (u64::from(cin), u64::from(cout));
@@ -130,6 +130,35 @@ impl ConvOp {
             time_scale: at.place(timed, 4),
             bytes: at.bytes(),
         }
+    }
+
+    /// Whether the blob's weights are direct ones, whatever the algorithm.
+    #[must_use]
+    pub const fn from_direct(&self) -> bool {
+        self.expanded.is_some() || self.per_call.is_some()
+    }
+
+    /// The same convolution computed directly, from weights that are direct ones.
+    #[must_use]
+    pub const fn directly(&self) -> Self {
+        Self { algorithm: Algorithm::Direct, per_call: None, ..*self }
+    }
+
+    /// Rows of the source that are needed at once.
+    #[must_use]
+    pub fn ring_rows(&self) -> usize {
+        match self.algorithm {
+            Algorithm::Direct => self.kernel.into(),
+            Algorithm::Winograd => 4,
+            Algorithm::Phases => 2 + self.per_call.map_or(1, |parts| parts.row_pairs.into()),
+        }
+    }
+
+    /// Blocks of [`BLOCK_PIXELS`] columns and two rows whose tiles are kept at once by [`Algorithm::Winograd`], for a source
+    /// `width` pixels wide.
+    #[must_use]
+    pub fn blocks_at_once(&self, width: usize) -> usize {
+        self.per_call.map_or(1, |parts| usize::from(parts.row_pairs) * width.div_ceil(BLOCK_PIXELS))
     }
 
     /// The tensor that Winograd weights are expanded to, at offset 0.
@@ -160,22 +189,35 @@ impl ConvOp {
     #[must_use]
     pub fn scratch_layout(&self, cin: u32, cout: u32, width: u32, statistics: bool) -> ConvScratch {
         let columns = u64::from(self.row_columns(width));
-        let rows = u64::from(self.algorithm.rows(self.kernel));
         let direct = direct_bytes(self.kernel.into(), cin, cout);
         let (cin, cout) = (u64::from(cin), u64::from(cout));
         let (cin_even, cout_even) = (cin.next_multiple_of(2), cout.next_multiple_of(2));
         let winograd = self.algorithm == Algorithm::Winograd;
-        let rows_at_once = if winograd { 2 } else { 1 };
+        // Direct computation must find its place too.
+        let (least, rows_at_once, part) = match self.per_call {
+            None => (0, if winograd { 2 } else { 1 }, cout_even),
+            Some(parts) => {
+                let direct = self.directly().scratch_layout(cin as u32, cout as u32, width, statistics).bytes;
+                (direct, 2 * u64::from(parts.row_pairs), 2 * u64::from(parts.out_pairs))
+            }
+        };
+        let expanded = match self.per_call {
+            Some(_) if winograd => winograd_bytes(cin as u32, part as u32),
+            Some(_) => phases_bytes(cin as u32, part as u32),
+            None => 0,
+        };
+        let tiles = if winograd { 64 * cin_even * self.blocks_at_once(width as usize) as u64 } else { 0 };
         let mut at = Placer(0);
         ConvScratch {
             affine: at.place(if self.norm.is_some() { 2 * cin } else { 0 }, 4),
             bias: at.place(cout, 4),
             sums: at.place(if statistics { rows_at_once * 2 * cout } else { 0 }, 4),
-            acc: at.place(if winograd { WINOGRAD_ACC as u64 } else { BLOCK_PIXELS as u64 * cout_even }, 4),
-            tiles: at.place(if winograd { 64 * cin_even } else { 0 }, 2),
-            rows: at.place(rows * columns * cin_even, 2),
+            acc: at.place(if winograd { WINOGRAD_ACC as u64 } else { BLOCK_PIXELS as u64 * part }, 4),
+            tiles: at.place(tiles, 2),
+            rows: at.place(self.ring_rows() as u64 * columns * cin_even, 2),
             unpacked: at.place(if self.weights == WeightFormat::Int4 { direct } else { 0 }, 1),
-            bytes: at.bytes(),
+            expanded: at.place(expanded, 1),
+            bytes: at.bytes().max(least),
         }
     }
 }
@@ -192,7 +234,7 @@ pub struct ConvScratch {
     pub bias: Region,
     /// f32 pairs (Σx, Σx²) \[rows at once\]\[cout\] of the output rows being written, when the output carries statistics.
     pub sums: Region,
-    /// i32 \[cout\]\[[`BLOCK_PIXELS`]\], or \[[`WINOGRAD_ACC`]\].
+    /// i32 \[cout, or channels of a part\]\[[`BLOCK_PIXELS`]\], or \[[`WINOGRAD_ACC`]\].
     pub acc: Region,
     /// Winograd's transformed inputs of four tiles: i16 \[16\]\[cin / 2\]\[4\]\[2\].
     pub tiles: Region,
@@ -201,6 +243,8 @@ pub struct ConvScratch {
     pub rows: Region,
     /// Direct weights, when the blob keeps them in 4 bits.
     pub unpacked: Region,
+    /// Winograd or phase weights of a part of the output channels, when they are transformed at every call.
+    pub expanded: Region,
     /// Length of the scratch.
     pub bytes: u32,
 }

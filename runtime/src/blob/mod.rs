@@ -25,9 +25,9 @@ pub use layout::{
 };
 pub use nibbles::{GROUP_WORDS, group_bytes, group_of, nibble_bytes, pack_nibbles, unpack_nibbles};
 pub use ops::{
-    Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon, TimeEmbedOp, WeightFormat,
+    Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, OP_RECORD_BYTES, Op, OpCommon, PerCall, TimeEmbedOp, WeightFormat,
 };
-pub use packing::{PlainWeights, direct_bytes, expand_winograd, phases_bytes, winograd_bytes};
+pub use packing::{Expansion, PlainWeights, Transform, direct_bytes, phases_bytes, winograd_bytes};
 pub use tensors::{DType, TENSOR_RECORD_BYTES, TensorRecord};
 
 /// The blob in a file as part of the program, aligned as every core's kernels like it:

@@ -55,16 +55,6 @@ pub enum Algorithm {
 
 impl Algorithm {
     const ALL: [Self; 3] = [Self::Direct, Self::Winograd, Self::Phases];
-
-    /// Rows of the source that are needed at once under a `kernel`.
-    #[must_use]
-    pub const fn rows(self, kernel: u8) -> u8 {
-        match self {
-            Self::Direct => kernel,
-            Self::Winograd => 4,
-            Self::Phases => 3,
-        }
-    }
 }
 
 /// How the blob keeps a convolution's weights.
@@ -75,6 +65,16 @@ pub enum WeightFormat {
     Int8,
     /// 4 bits with a multiplier per group (`nibbles.rs`), unpacked to direct weights in the scratch before the sums.
     Int4,
+}
+
+/// How a convolution whose weights lie in the blob as direct ones has them transformed at every call, a part at a time, in its
+/// scratch. A core that gains nothing by it computes directly; the sums are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerCall {
+    /// Pairs of output rows that are computed with the weights of one part before the next part is transformed; not 0.
+    pub row_pairs: u8,
+    /// Pairs of output channels of a part; not 0.
+    pub out_pairs: u8,
 }
 
 /// (norm → SiLU →) quantise → integer convolution → scale, bias (+ time bias) (+ residual).
@@ -107,6 +107,8 @@ pub struct ConvOp {
     /// Where Winograd weights are expanded to from the blob's direct weights, once per image (i16, \[cout / 2\]\[16\]\[4 · cin / 2\]);
     /// `None`: the blob's weights are those of the algorithm.
     pub expanded: Option<u16>,
+    /// Whether Winograd or phase weights are transformed from the blob's direct weights at every call.
+    pub per_call: Option<PerCall>,
     /// Quantised inputs are clamped to −(qmax + 1)..=qmax; qmax + 1 is a power of two.
     pub qmax: u16,
     /// Quantised input = round(x · inv_scale), for channels of `src_a`. Behind a SiLU a multiple of 1/16 below 512.
@@ -284,6 +286,10 @@ fn read_conv(bytes: &[u8], common: OpCommon) -> Result<ConvOp, &'static str> {
         silu: flags & FLAG_SILU != 0,
         weights: if flags & FLAG_INT4 == 0 { WeightFormat::Int8 } else { WeightFormat::Int4 },
         expanded: tensor(52),
+        per_call: match (u8_at(bytes, 54), u8_at(bytes, 55)) {
+            (0, 0) => None,
+            (row_pairs, out_pairs) => Some(PerCall { row_pairs, out_pairs }),
+        },
         qmax: u16_at(bytes, 20),
         inv_scale_a: f32_at(bytes, 28),
         inv_scale_b: f32_at(bytes, 32),
@@ -305,6 +311,9 @@ fn write_conv(op: &ConvOp, bytes: &mut [u8]) {
     if let Some(norm) = op.norm {
         put(bytes, 18, &norm.groups.to_le_bytes());
         put(bytes, 24, &norm.eps.to_le_bytes());
+    }
+    if let Some(PerCall { row_pairs, out_pairs }) = op.per_call {
+        put(bytes, 54, &[row_pairs, out_pairs]);
     }
     put(bytes, 20, &op.qmax.to_le_bytes());
     put(bytes, 28, &op.inv_scale_a.to_le_bytes());

@@ -76,81 +76,117 @@ impl PlainWeights<'_> {
 
     /// Writes Winograd weights of a 3×3 kernel over `out`, which holds [`winograd_bytes`].
     pub fn pack_winograd(&self, out: &mut [u8]) {
-        write_winograd(self.cin, self.cout, |o, ky, kx, c| self.get(o, ky, kx, c), out);
+        self.transformed(Transform::Winograd).write(|o, ky, kx, c| self.get(o, ky, kx, c), out);
     }
 
     /// Writes the phase weights of a 3×3 kernel behind nearest doubling over `out`, which holds [`phases_bytes`].
     pub fn pack_phases(&self, out: &mut [u8]) {
+        self.transformed(Transform::Phases).write(|o, ky, kx, c| self.get(o, ky, kx, c), out);
+    }
+
+    fn transformed(&self, transform: Transform) -> Expansion {
         let (out_pairs, in_pairs) = self.pairs();
-        let mut halfwords = out.as_chunks_mut::<2>().0.iter_mut();
-        for (py, px) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            for pair in 0..out_pairs {
-                for (row, cp) in (0..2).flat_map(|row| (0..in_pairs).map(move |cp| (row, cp))) {
-                    for (column, o) in [(0, 2 * pair), (0, 2 * pair + 1), (1, 2 * pair), (1, 2 * pair + 1)] {
-                        for c in [2 * cp, 2 * cp + 1] {
-                            put(&mut halfwords, self.phase_weight(o, c, (py, row), (px, column)));
-                        }
+        Expansion { transform, in_pairs, out_pairs }
+    }
+}
+
+/// What becomes of the nine weights of a 3×3 kernel: sixteen sums, four rows of four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transform {
+    /// 4 · G·g·Gᵀ of F(2×2, 3×3).
+    Winograd,
+    /// What each output parity sees of its 2×2 distinct inputs behind nearest doubling: even outputs {0} and {1, 2}, odd ones
+    /// {0, 1} and {2}, in rows and in columns.
+    Phases,
+}
+
+impl Transform {
+    /// Four sums of three values.
+    const fn sums(self, [a, b, c]: [i32; 3]) -> [i32; 4] {
+        match self {
+            Self::Winograd => [2 * a, a + b + c, a - b + c, 2 * c],
+            Self::Phases => [a, b + c, a + b, c],
+        }
+    }
+}
+
+/// Transformed weights of some pairs of output channels, in the order that the kernels read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expansion {
+    /// Of which kind.
+    pub transform: Transform,
+    /// Pairs of input channels.
+    pub in_pairs: usize,
+    /// Pairs of output channels.
+    pub out_pairs: usize,
+}
+
+/// Words from one sum to another of the same channels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steps {
+    /// Down from row 0 to 1 and from 2 to 3, and from 1 to 2.
+    pub(crate) rows: [usize; 2],
+    /// To the right, likewise.
+    pub(crate) columns: [usize; 2],
+    /// To the next pair of input channels.
+    pub(crate) in_pair: usize,
+    /// To the next pair of output channels.
+    pub(crate) out_pair: usize,
+}
+
+impl Expansion {
+    pub(crate) const fn steps(&self) -> Steps {
+        let pairs = self.in_pairs;
+        match self.transform {
+            Transform::Winograd => {
+                Steps { rows: [8 * pairs; 2], columns: [2 * pairs; 2], in_pair: 2, out_pair: 32 * pairs }
+            }
+            Transform::Phases => {
+                let phase = 8 * pairs * self.out_pairs;
+                Steps {
+                    rows: [4 * pairs, 2 * phase - 4 * pairs],
+                    columns: [2, phase - 2],
+                    in_pair: 4,
+                    out_pair: 8 * pairs,
+                }
+            }
+        }
+    }
+
+    /// From direct weights of a 3×3 kernel, those of `out_pairs` pairs of output channels, over as many transformed ones.
+    pub fn expand(&self, direct: &[u8], out: &mut [u8]) {
+        let halfwords = direct.as_chunks::<2>().0;
+        let weight = |o: usize, ky: usize, kx: usize, c: usize| {
+            let word = ((o / 2 * 3 + ky) * self.in_pairs + c / 2) * 3 + kx;
+            let both = i32::from(i16::from_le_bytes(halfwords[2 * word + c % 2]));
+            let even = i32::from(both as i8);
+            if o.is_multiple_of(2) { even } else { (both - even) >> 8 }
+        };
+        self.write(weight, out);
+    }
+
+    /// Writes the sums of all pairs; `weight` is asked for (o, ky, kx, c) up to the next even counts of channels.
+    fn write(&self, weight: impl Fn(usize, usize, usize, usize) -> i32, out: &mut [u8]) {
+        let (halfwords, steps) = (out.as_chunks_mut::<2>().0, self.steps());
+        let along = |[near, far]: [usize; 2]| [0, near, near + far, 2 * near + far];
+        for o in 0..2 * self.out_pairs {
+            for c in 0..2 * self.in_pairs {
+                let [a, b, d]: [[i32; 4]; 3] =
+                    core::array::from_fn(|kx| self.transform.sums(core::array::from_fn(|ky| weight(o, ky, kx, c))));
+                let word = o / 2 * steps.out_pair + c / 2 * steps.in_pair + o % 2;
+                for (row, down) in along(steps.rows).into_iter().enumerate() {
+                    let sums = self.transform.sums([a[row], b[row], d[row]]);
+                    for (value, right) in sums.into_iter().zip(along(steps.columns)) {
+                        // Sums of nine int8 weights fit.
+                        halfwords[2 * (word + down + right) + c % 2] = (value as i16).to_le_bytes();
                     }
                 }
             }
         }
     }
-
-    /// Sum of the kernel's rows and columns that read one source pixel.
-    fn phase_weight(&self, o: usize, c: usize, rows: (usize, usize), columns: (usize, usize)) -> i32 {
-        let columns = || phase_taps(columns.0, columns.1);
-        phase_taps(rows.0, rows.1).map(|ky| columns().map(|kx| self.get(o, ky, kx, c)).sum::<i32>()).sum()
-    }
 }
 
-/// Winograd weights from the direct weights of a 3×3 kernel, over `out`, which holds [`winograd_bytes`].
-pub fn expand_winograd(direct: &[u8], cin: usize, cout: usize, out: &mut [u8]) {
-    let halfwords = direct.as_chunks::<2>().0;
-    let in_pairs = cin.div_ceil(2);
-    let weight = |o: usize, ky: usize, kx: usize, c: usize| {
-        let word = ((o / 2 * 3 + ky) * in_pairs + c / 2) * 3 + kx;
-        let both = i32::from(i16::from_le_bytes(halfwords[2 * word + c % 2]));
-        let even = i32::from(both as i8);
-        if o.is_multiple_of(2) { even } else { (both - even) >> 8 }
-    };
-    write_winograd(cin, cout, weight, out);
-}
-
-/// Writes 4 · G·g·Gᵀ of every pair of channels; `weight` is asked for (o, ky, kx, c) up to the next even counts of channels.
-fn write_winograd(cin: usize, cout: usize, weight: impl Fn(usize, usize, usize, usize) -> i32, out: &mut [u8]) {
-    let halfwords = out.as_chunks_mut::<2>().0;
-    let in_pairs = cin.div_ceil(2);
-    for o in 0..cout.next_multiple_of(2) {
-        for c in 0..2 * in_pairs {
-            let [a, b, d]: [[i32; 4]; 3] =
-                core::array::from_fn(|kx| combine(core::array::from_fn(|ky| weight(o, ky, kx, c))));
-            for (row, ((a, b), d)) in a.into_iter().zip(b).zip(d).enumerate() {
-                for (column, value) in combine([a, b, d]).into_iter().enumerate() {
-                    let word = ((o / 2 * 16 + 4 * row + column) * in_pairs + c / 2) * 2 + o % 2;
-                    halfwords[2 * word + c % 2] = (value as i16).to_le_bytes();
-                }
-            }
-        }
-    }
-}
-
-/// Taps of three that read source `index` (0, 1) of an output of this parity: even outputs see {0} and {1, 2}, odd ones
-/// {0, 1} and {2}.
-fn phase_taps(parity: usize, index: usize) -> core::ops::Range<usize> {
-    match (parity, index) {
-        (0, 0) => 0..1,
-        (0, _) => 1..3,
-        (_, 0) => 0..2,
-        _ => 2..3,
-    }
-}
-
-/// 2·G of F(2, 3) applied to three values.
-fn combine([a, b, c]: [i32; 3]) -> [i32; 4] {
-    [2 * a, a + b + c, a - b + c, 2 * c]
-}
-
-/// The next halfword. Sums of nine int8 weights and 256 · w + w' of weights within ±127 fit.
+/// The next halfword. 256 · w + w' of weights within ±127 fits.
 fn put<'a>(halfwords: &mut impl Iterator<Item = &'a mut [u8; 2]>, value: i32) {
     if let Some(slot) = halfwords.next() {
         *slot = (value as i16).to_le_bytes();

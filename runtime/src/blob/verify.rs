@@ -264,11 +264,43 @@ impl OpChecker<'_> {
             let fits = op.algorithm == Algorithm::Winograd && expanded == wanted;
             self.require(fits, "its expanded weights do not have the shape that follows from the channels")?;
         }
+        if let Some(parts) = op.per_call {
+            let suits = op.algorithm != Algorithm::Direct && op.weights == WeightFormat::Int8 && op.expanded.is_none();
+            self.require(suits, "its weights cannot be transformed at every call")?;
+            // The ring has four rows, two of which the rows of phases share.
+            let row_limit = if op.algorithm == Algorithm::Phases { 2 } else { u32::from(out.height).div_ceil(2) };
+            let fits = (1..=row_limit).contains(&parts.row_pairs.into())
+                && (1..=cout.div_ceil(2)).contains(&parts.out_pairs.into());
+            self.require(fits, "the parts of its weights do not suit the output")?;
+        }
         let time_dim = op.time.map(|time| self.time_source(time)).transpose()?.unwrap_or(0);
         let data = op.data_layout(cin, cout, time_dim);
         self.sizes(&op.common, data.bytes, op.scratch_layout(cin, cout, a.width.into(), out.statistics).bytes)?;
         for array in [data.scale, data.bias, data.gamma, data.beta, data.time_scale] {
             self.finite(op.common.data, array)?;
+        }
+        if op.per_call.is_some() {
+            self.sums_fit_24_bits(op, data.weight, cout)?;
+        }
+        Ok(())
+    }
+
+    /// Σ|weight| · (qmax + 1) of every output channel stays below 2²³, where direct sums wrap and others do not: then cores may
+    /// differ in how they compute.
+    fn sums_fit_24_bits(&self, op: &ConvOp, weight: Region, cout: u32) -> Result<(), ParseError> {
+        let limit = (1 << 23) / (u32::from(op.qmax) + 1);
+        let pair_bytes = (weight.bytes / cout.div_ceil(2)).max(1) as usize;
+        for pair in self.model.array(self.header, &op.common, weight).chunks_exact(pair_bytes) {
+            let (mut even_sum, mut odd_sum) = (0, 0);
+            for half in pair.as_chunks::<2>().0 {
+                let both = i32::from(i16::from_le_bytes(*half));
+                let even = i32::from(both as i8);
+                let odd = (both - even) >> 8;
+                self.require(odd < 128, "a weight is beyond 127")?;
+                even_sum += even.unsigned_abs();
+                odd_sum += odd.unsigned_abs();
+            }
+            self.require(even_sum.max(odd_sum) < limit, "a sum of weights at every call could pass 24 bits")?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Holds a back end to the definition of convolution, over random shapes, tails and extreme values; for tests.
 
 use super::{Feed, FeedTarget, Finish, Geometry, Residual, RowSource, Taps, portable};
-use crate::blob::{BLOCK_PIXELS, PlainWeights, direct_bytes, phases_bytes, winograd_bytes};
+use crate::blob::{BLOCK_PIXELS, Expansion, PlainWeights, Transform, direct_bytes, phases_bytes, winograd_bytes};
 use crate::f16 as convert;
 use crate::quant::Quantiser;
 use crate::rng::NoiseStream;
@@ -169,10 +169,21 @@ impl Case {
         }
     }
 
+    /// Transformed weights by way of direct ones.
+    fn expanded(&self, transform: Transform, bytes: usize) -> Vec<u8> {
+        let mut direct = vec![0; direct_bytes(3, self.cin as u32, self.cout as u32) as usize];
+        self.plain().pack_direct(&mut direct);
+        let (in_pairs, out_pairs) = (self.cin.div_ceil(2), self.cout.div_ceil(2));
+        let mut out = vec![0; bytes];
+        super::expand(&Expansion { transform, in_pairs, out_pairs }, &direct, &mut out);
+        out
+    }
+
     fn check_winograd(&self, kernels: &Kernels) {
         let geometry = self.geometry(self.width);
         let mut packed = vec![0; winograd_bytes(self.cin as u32, self.cout as u32) as usize];
         self.plain().pack_winograd(&mut packed);
+        assert_eq!(self.expanded(Transform::Winograd, packed.len()), packed);
         let fed: Vec<Vec<i16>> = (0..4).map(|row| self.row(row, &geometry)).collect();
         let mut tiles = vec![0; 128 * geometry.pairs];
         let (mut products, mut acc) = (vec![0; 128], vec![0; 32]);
@@ -196,6 +207,7 @@ impl Case {
         let geometry = self.geometry(self.width);
         let mut packed = vec![0; phases_bytes(self.cin as u32, self.cout as u32) as usize];
         self.plain().pack_phases(&mut packed);
+        assert_eq!(self.expanded(Transform::Phases, packed.len()), packed);
         let fed: Vec<Vec<i16>> = (0..2).map(|row| self.row(row, &geometry)).collect();
         let rows = core::array::from_fn(|k| (self.absent != Some(2 * k)).then_some(&fed[k][..]));
         let present = |k: usize| (self.absent != Some(2 * k)).then_some(k);

@@ -58,6 +58,11 @@ pub fn winograd_eight(_tiles: &[i16], _pairs: usize, _weight: &[u8], _acc: &mut 
     false
 }
 
+/// Adds a row's sums to those of the image, and clears them.
+pub fn add_and_clear(_totals: &mut [f32], _row: &mut [f32]) -> bool {
+    false
+}
+
 /// out\[o\] = [`crate::math::dot`] of `x` and row o of `weight`.
 pub fn dots(_x: &[f32], _weight: &[i8], _out: &mut [f32]) -> bool {
     false

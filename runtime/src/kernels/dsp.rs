@@ -57,11 +57,21 @@ mod mix;
 #[cfg(target_abi = "eabihf")]
 #[path = "dsp/narrow.rs"]
 mod narrow;
+#[cfg(target_abi = "eabihf")]
+#[path = "dsp/softmax.rs"]
+mod softmax;
+#[cfg(target_abi = "eabihf")]
+#[path = "dsp/totals.rs"]
+mod totals;
 #[macro_use]
 #[path = "dsp/rows.rs"]
 mod rows;
+#[path = "dsp/clear.rs"]
+mod clear;
 #[path = "dsp/direct.rs"]
 mod direct;
+#[path = "dsp/expand.rs"]
+mod expand;
 #[path = "dsp/phase.rs"]
 mod phase;
 #[path = "dsp/winograd.rs"]
@@ -70,7 +80,9 @@ mod winograd;
 // Without an FPU the portable loops feed and finish.
 #[cfg(not(target_abi = "eabihf"))]
 pub use super::portable::{feed, finish};
+pub use clear::clear;
 pub use direct::direct;
+pub use expand::expand;
 pub use phase::phase;
 pub use winograd::{winograd_input, winograd_products};
 #[cfg(target_abi = "eabihf")]
@@ -79,6 +91,7 @@ pub use {
     feed::{feed, feed_doubled},
     finish::finish,
     narrow::narrow,
+    totals::add_and_clear,
 };
 
 #[cfg(target_abi = "eabihf")]

@@ -38,31 +38,53 @@ pub(crate) use backend::{Prepared, direct_row, prepare};
 #[cfg(not(picodream_backend = "host"))]
 pub(crate) use declined::{Prepared, direct_row, prepare};
 
-#[cfg(all(picodream_backend = "dsp", target_abi = "eabihf"))]
-pub use backend::feed_doubled;
 #[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
 pub(crate) use backend::feed_row;
 #[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
 use backend::mix as own_mix;
 #[cfg(picodream_backend = "helium")]
 pub use backend::winograd_eight;
+#[cfg(all(picodream_backend = "dsp", target_abi = "eabihf"))]
+pub use backend::{add_and_clear, feed_doubled};
+#[cfg(picodream_backend = "dsp")]
+pub use backend::{clear, expand};
 #[cfg(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")))]
 pub use backend::{dots, narrow};
-#[cfg(not(all(picodream_backend = "dsp", target_abi = "eabihf")))]
-pub use declined::feed_doubled;
 #[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
 pub(crate) use declined::feed_row;
 #[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
 use declined::mix as own_mix;
 #[cfg(not(picodream_backend = "helium"))]
 pub use declined::winograd_eight;
+#[cfg(not(all(picodream_backend = "dsp", target_abi = "eabihf")))]
+pub use declined::{add_and_clear, feed_doubled};
 #[cfg(not(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf"))))]
 pub use declined::{dots, narrow};
 
 use half::f16;
 
+use crate::blob::Algorithm;
 use crate::quant::Quantiser;
 use crate::tensor::Elements;
+
+/// Fills a row, or several, with zeros.
+#[cfg(not(picodream_backend = "dsp"))]
+pub fn clear(row: &mut [i16]) {
+    row.fill(0);
+}
+
+/// Like [`Expansion::expand`](crate::blob::Expansion::expand).
+#[cfg(not(picodream_backend = "dsp"))]
+pub fn expand(expansion: &crate::blob::Expansion, direct: &[u8], out: &mut [u8]) {
+    expansion.expand(direct, out);
+}
+
+/// Whether this back end gains by weights that are transformed at every call; elsewhere such a convolution is a direct one.
+/// In tests it does them all.
+pub(crate) const fn expands(algorithm: Algorithm) -> bool {
+    let transformed = !matches!(algorithm, Algorithm::Direct);
+    transformed && cfg!(any(picodream_backend = "dsp", test))
+}
 
 /// Quantised input rows under one output row of a convolution.
 #[derive(Clone, Copy, Debug)]

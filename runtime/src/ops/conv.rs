@@ -7,7 +7,10 @@ use super::feed::{FeedSource, RowFeed};
 use super::finish::{Block, Output};
 use super::norm::{Statistics, affine};
 use super::{Context, Source, dots};
-use crate::blob::{Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Region, TensorRecord, WeightFormat, unpack_nibbles};
+use crate::blob::{
+    Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Expansion, Region, TensorRecord, Transform, WeightFormat, direct_bytes,
+    unpack_nibbles, winograd_bytes,
+};
 use crate::kernels::{self, Prepared, Taps};
 use crate::quant::Quantiser;
 use crate::tensor::{Elements, ElementsMut, Floats, f32s, f32s_mut, i16s_mut, i32s_mut, split};
@@ -26,6 +29,7 @@ pub(crate) struct Operands {
 
 /// Runs the operator; does nothing when the plan is not the validated one.
 pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: &mut [u8]) {
+    let op = &if op.per_call.is_some() && !kernels::expands(op.algorithm) { op.directly() } else { *op };
     let Operands { a, b, residual, time, out, expanded } = operands;
     // A tensor that the output replaces is reached through the output.
     let own = |index, record| own_regions(record, index == Some(op.common.out));
@@ -78,9 +82,18 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
     let (cin, cout) = (cin_a + cin_b, usize::from(out.channels));
     let data = op.data_layout(cin as u32, cout as u32, time.map_or(0, |time| time.channels.into()));
     let layout = op.scratch_layout(cin as u32, cout as u32, a.width.into(), out.statistics);
-    let Some([affine_bytes, bias, sums, acc, tiles, rows, unpacked]) = split(
+    let Some([affine_bytes, bias, sums, acc, tiles, rows, unpacked, part]) = split(
         scratch,
-        [layout.affine, layout.bias, layout.sums, layout.acc, layout.tiles, layout.rows, layout.unpacked],
+        [
+            layout.affine,
+            layout.bias,
+            layout.sums,
+            layout.acc,
+            layout.tiles,
+            layout.rows,
+            layout.unpacked,
+            layout.expanded,
+        ],
     ) else {
         return;
     };
@@ -131,7 +144,14 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
             bias,
             statistics: Statistics::new(f32s_mut(out_sums), f32s_mut(sums)),
         },
-        weight,
+        weights: Weights {
+            stored: weight,
+            part,
+            held: usize::MAX,
+            transform: if op.upsample { Transform::Phases } else { Transform::Winograd },
+            in_pairs: cin.div_ceil(2),
+            out_pairs: op.per_call.map_or(cout.div_ceil(2), |parts| parts.out_pairs.into()),
+        },
         acc: i32s_mut(acc),
         tiles: i16s_mut(tiles),
         height: out.height.into(),
@@ -140,8 +160,8 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
     };
     match op.algorithm {
         Algorithm::Direct => work.direct(op),
-        Algorithm::Winograd => work.winograd(),
-        Algorithm::Phases => work.phases(),
+        Algorithm::Winograd => work.winograd(op.blocks_at_once(a.width.into())),
+        Algorithm::Phases => work.phases(op.ring_rows() - 2),
     }
 }
 
@@ -167,11 +187,42 @@ fn total_bias<'m>(array: &impl Fn(Region) -> &'m [u8], data: &ConvData, time: &[
     }
 }
 
+/// The weights: as the algorithm wants them, or direct ones that are transformed a part at a time.
+struct Weights<'a> {
+    stored: &'a [u8],
+    /// Where a part is transformed to; empty when the stored weights are taken as they are.
+    part: &'a mut [u8],
+    /// First pair of output channels of the part that is held.
+    held: usize,
+    transform: Transform,
+    /// Pairs of input channels.
+    in_pairs: usize,
+    /// Pairs of output channels of a part.
+    out_pairs: usize,
+}
+
+impl Weights<'_> {
+    /// The weights of the part whose first pair of output channels is `pair`.
+    fn part(&mut self, pair: usize) -> &[u8] {
+        if self.part.is_empty() {
+            return self.stored;
+        }
+        let direct = &self.stored[direct_bytes(3, 2, 2) as usize * self.in_pairs * pair..];
+        let out_pairs = self.out_pairs.min(direct.len() / (direct_bytes(3, 2, 2) as usize * self.in_pairs));
+        let part = &mut self.part[..winograd_bytes(2, 2) as usize * self.in_pairs * out_pairs];
+        if self.held != pair {
+            self.held = pair;
+            kernels::expand(&Expansion { transform: self.transform, in_pairs: self.in_pairs, out_pairs }, direct, part);
+        }
+        part
+    }
+}
+
 /// A convolution under way.
 struct Work<'a> {
     feed: RowFeed<'a>,
     output: Output<'a>,
-    weight: &'a [u8],
+    weights: Weights<'a>,
     acc: &'a mut [i32],
     tiles: &'a mut [i16],
     height: usize,
@@ -182,7 +233,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn direct(&mut self, op: &ConvOp) {
         let mut prepared = Prepared::new();
-        kernels::prepare(self.weight, self.cout, &mut prepared);
+        kernels::prepare(self.weights.stored, self.cout, &mut prepared);
         let (kernel, stride, shift) = (usize::from(op.kernel), usize::from(op.stride), u32::from(op.upsample));
         for y in 0..self.height {
             let mut slots = [None; 3];
@@ -197,76 +248,98 @@ impl Work<'_> {
             let done = prepared.is_ready() && self.output.direct_row(&prepared, &taps, &row);
             for x in (0..self.width).step_by(BLOCK_PIXELS).take_while(|_| !done) {
                 let pixels = BLOCK_PIXELS.min(self.width - x);
-                kernels::direct(&taps, self.weight, x, pixels, self.acc);
+                kernels::direct(&taps, self.weights.stored, x, pixels, self.acc);
                 self.output.finish(&Block { acc: self.acc, pixel: row.pixel + x, pixels, ..row });
             }
             self.output.end_rows(1);
         }
     }
 
-    /// Two output rows at a time, in blocks of four 2×2 tiles.
-    fn winograd(&mut self) {
-        let pairs = self.feed.geometry().pairs;
-        let pair_bytes = (self.weight.len() / self.cout.div_ceil(2).max(1)).max(1);
-        for y in (0..self.height).step_by(2) {
-            let slots: [usize; 4] =
-                core::array::from_fn(|k| self.feed.load_padded(y + k, self.output.out.as_elements()));
-            let rows = slots.map(|slot| self.feed.row(slot));
-            let rows_here = 2.min(self.height - y);
-            for x in (0..self.width).step_by(BLOCK_PIXELS) {
-                kernels::winograd_input(rows, &self.feed.geometry(), x, self.tiles);
-                let mut channel = 0;
-                while channel < self.cout {
-                    let weight = &self.weight[channel / 2 * pair_bytes..];
-                    let (channels, acc) =
-                        if self.cout - channel >= 8 && kernels::winograd_eight(self.tiles, pairs, weight, self.acc) {
-                            (8, &*self.acc)
-                        } else {
-                            let (products, acc) = self.acc.split_at_mut(self.acc.len().min(128));
-                            kernels::winograd_products(self.tiles, pairs, &weight[..pair_bytes], products, acc);
-                            (2, &*acc)
-                        };
-                    for row in 0..rows_here {
-                        self.output.finish(&Block {
-                            acc: &acc[row * channels * BLOCK_PIXELS..][..channels * BLOCK_PIXELS],
-                            pixel: (y + row) * self.width + x,
-                            pixels: BLOCK_PIXELS.min(self.width - x),
+    /// So many blocks of four 2×2 tiles at a time: one, or those of some pairs of output rows.
+    fn winograd(&mut self, at_once: usize) {
+        let Self { feed, output, weights, acc, tiles, height, width, cout } = self;
+        let (geometry, in_row) = (feed.geometry(), width.div_ceil(BLOCK_PIXELS));
+        let (pairs, blocks) = (geometry.pairs, height.div_ceil(2) * in_row);
+        for first in (0..blocks).step_by(at_once) {
+            let last = blocks.min(first + at_once);
+            for (block, tiles) in (first..last).zip(tiles.chunks_exact_mut(128 * pairs)) {
+                let y = block / in_row * 2;
+                let slots: [usize; 4] = core::array::from_fn(|k| feed.load_padded(y + k, output.out.as_elements()));
+                let rows = slots.map(|slot| feed.row(slot));
+                kernels::winograd_input(rows, &geometry, block % in_row * BLOCK_PIXELS, tiles);
+            }
+            let mut channel = 0;
+            while channel < *cout {
+                let held = channel / 2 % weights.out_pairs;
+                let weight = &weights.part(channel / 2 - held)[winograd_bytes(2, 2) as usize * pairs * held..];
+                let mut channels = 2;
+                for (block, tiles) in (first..last).zip(tiles.chunks_exact(128 * pairs)) {
+                    let sums = if *cout - channel >= 8 && kernels::winograd_eight(tiles, pairs, weight, acc) {
+                        channels = 8;
+                        &**acc
+                    } else {
+                        let (products, sums) = acc.split_at_mut(acc.len().min(128));
+                        kernels::winograd_products(tiles, pairs, weight, products, sums);
+                        &*sums
+                    };
+                    let (y, x) = (block / in_row * 2, block % in_row * BLOCK_PIXELS);
+                    for row in 0..2.min(*height - y) {
+                        output.finish(&Block {
+                            acc: &sums[row * channels * BLOCK_PIXELS..][..channels * BLOCK_PIXELS],
+                            pixel: (y + row) * *width + x,
+                            pixels: BLOCK_PIXELS.min(*width - x),
                             channel,
-                            channels: channels.min(self.cout - channel),
-                            row,
+                            channels: channels.min(*cout - channel),
+                            row: y - first / in_row * 2 + row,
                         });
                     }
-                    channel += channels;
                 }
+                channel += channels;
             }
-            self.output.end_rows(rows_here);
+            if last % in_row == 0 {
+                output.end_rows((last / in_row * 2).min(*height) - first / in_row * 2);
+            }
         }
     }
 
-    /// Output rows 2·y and 2·y + 1 of source row y, in blocks of four source columns.
-    fn phases(&mut self) {
-        let geometry = self.feed.geometry();
-        let phase_bytes = self.weight.len() / 4;
-        for y in 0..self.height / 2 {
-            let slots: [Option<usize>; 3] =
-                core::array::from_fn(|k| self.feed.load((y + k).checked_sub(1), self.output.out.as_elements()));
-            for parity in 0..2 {
-                let rows = [slots[parity], slots[parity + 1]].map(|slot| slot.map(|slot| self.feed.row(slot)));
-                for x in (0..self.width / 2).step_by(BLOCK_PIXELS / 2) {
-                    for column in 0..2 {
-                        let weight = &self.weight[(2 * parity + column) * phase_bytes..][..phase_bytes];
-                        kernels::phase(rows, &geometry, weight, x, column, self.acc);
+    /// Output rows 2·y and 2·y + 1 of source rows y, so many of these at a time, in blocks of four source columns.
+    fn phases(&mut self, at_once: usize) {
+        let Self { feed, output, weights, acc, height, width, cout, .. } = self;
+        let (geometry, at_end) = (feed.geometry(), !weights.part.is_empty());
+        for y in (0..*height / 2).step_by(at_once) {
+            let lines = 2 * at_once.min(*height / 2 - y);
+            let slots: [Option<usize>; 4] = core::array::from_fn(|k| {
+                let row = (y + k).checked_sub(1).filter(|_| k < lines / 2 + 2);
+                feed.load(row, output.out.as_elements())
+            });
+            for channel in (0..*cout).step_by(2 * weights.out_pairs) {
+                let channels = (2 * weights.out_pairs).min(*cout - channel);
+                let phases = weights.part(channel / 2);
+                for line in 0..lines {
+                    let (above, parity) = (line.div_ceil(2), line % 2);
+                    let rows = [slots[above], slots[above + 1]].map(|slot| slot.map(|slot| feed.row(slot)));
+                    for x in (0..*width / 2).step_by(BLOCK_PIXELS / 2) {
+                        for (column, weight) in
+                            phases.chunks_exact(phases.len() / 4).skip(2 * parity).take(2).enumerate()
+                        {
+                            kernels::phase(rows, &geometry, weight, x, column, acc);
+                        }
+                        output.finish(&Block {
+                            acc,
+                            pixel: (2 * y + line) * *width + 2 * x,
+                            pixels: BLOCK_PIXELS.min(*width - 2 * x),
+                            channel,
+                            channels,
+                            row: if at_end { line } else { 0 },
+                        });
                     }
-                    self.output.finish(&Block {
-                        acc: self.acc,
-                        pixel: (2 * y + parity) * self.width + 2 * x,
-                        pixels: BLOCK_PIXELS.min(self.width - 2 * x),
-                        channel: 0,
-                        channels: self.cout,
-                        row: 0,
-                    });
+                    if !at_end {
+                        output.end_rows(1);
+                    }
                 }
-                self.output.end_rows(1);
+            }
+            if at_end {
+                output.end_rows(lines);
             }
         }
     }

@@ -47,7 +47,7 @@ impl<'a> RowFeed<'a> {
             columns: op.row_columns(width as u32) as usize,
         };
         let doubled = op.upsample && op.algorithm == crate::blob::Algorithm::Direct;
-        ring.fill(0);
+        kernels::clear(ring);
         Self { sources, affine, geometry, ring, height, width, doubled, held: [0; 4] }
     }
 
@@ -74,7 +74,7 @@ impl<'a> RowFeed<'a> {
         match row.checked_sub(1).filter(|&inside| inside < self.height) {
             None => {
                 self.held[slot] = 0;
-                self.slot_mut(slot).fill(0);
+                kernels::clear(self.slot_mut(slot));
             }
             Some(inside) if self.held[slot] != row => {
                 self.held[slot] = row;
@@ -135,8 +135,10 @@ fn feed_row(
     if fed || kernels::feed_row(&source, &feed, &mut target) {
         return;
     }
-    match (elements, affine.is_empty(), doubled) {
-        (Elements::F32(values), true, false) => feed_floats(&values[first..][..width * channels], &feed, &mut target),
+    match (elements, feed.quantiser, affine.is_empty() && !doubled) {
+        (Elements::F32(values), Quantiser::Plain { scale, qmax }, true) => {
+            feed_floats(&values[first..][..width * channels], channels, (scale, qmax), &mut target);
+        }
         _ => defined(&source, &feed, &mut target),
     }
 }
@@ -149,11 +151,15 @@ fn defined(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>)
 }
 
 /// Quantises f32 pixels \[pixels\]\[channels\] as they are.
-fn feed_floats(values: &[f32], feed: &Feed<'_>, target: &mut FeedTarget<'_>) {
-    for (x, pixel) in values.chunks_exact(feed.channels).enumerate() {
-        for (channel, value) in pixel.iter().enumerate() {
-            let at = target.geometry.index(target.column + x, target.channel + channel);
-            target.row[at] = feed.quantiser.quantise(*value);
+fn feed_floats(values: &[f32], channels: usize, (scale, qmax): (f32, i32), target: &mut FeedTarget<'_>) {
+    let (geometry, channel) = (target.geometry, target.channel);
+    // From a pair of channels to the next it is always as far.
+    let pitch = geometry.index(0, 2) - geometry.index(0, 0);
+    for (x, pixel) in values.chunks_exact(channels).enumerate() {
+        let mut at = geometry.index(target.column + x, channel);
+        for (channel, value) in (channel..).zip(pixel) {
+            target.row[at] = Quantiser::Plain { scale, qmax }.quantise(*value);
+            at += if channel % 2 == 0 { 1 } else { pitch - 1 };
         }
     }
 }

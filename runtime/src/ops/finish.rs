@@ -49,6 +49,12 @@ impl Output<'_> {
         let (finish, first) = self.parts(block);
         let sums = self.statistics.row_mut(block.row, block.channel..block.channel + block.channels);
         let (residual, out) = (self.residual, &mut self.out);
+        let (channels, plain) = (finish.scale.len(), residual.is_none() && sums.is_empty());
+        if let (ElementsMut::F32(out), true) = (&mut *out, plain && channels == finish.pitch) {
+            let (scale, bias) = (finish.scale.as_flattened(), bytemuck::cast_slice(finish.bias));
+            let out = &mut out[first..][..finish.pixels * channels];
+            return dequantise(finish.acc, Floats::new(scale), Floats::new(bias), out, channels);
+        }
         let put = |at: usize, values: &mut [f32]| {
             add_residual(residual, out.as_elements(), first + at, values);
             out.store(first + at, values);
@@ -129,10 +135,10 @@ fn add_residual(residual: Option<Source<'_>>, out: Elements<'_>, index: usize, v
 
 /// f32\[pixels\]\[channels\] = sum · scale + bias, of an i32 \[channels\]\[8\] block.
 pub(super) fn dequantise(acc: &[i32], scale: Floats<'_>, bias: Floats<'_>, out: &mut [f32], channels: usize) {
-    for (p, pixel) in out.chunks_exact_mut(channels).enumerate() {
-        let sums = acc[p..].iter().step_by(BLOCK_PIXELS);
-        let constants = scale.iter_from(0).zip(bias.iter_from(0));
-        for ((value, sum), (scale, bias)) in pixel.iter_mut().zip(sums).zip(constants) {
+    let constants = scale.iter_from(0).zip(bias.iter_from(0)).take(channels);
+    for ((channel, (scale, bias)), sums) in constants.enumerate().zip(acc.as_chunks::<BLOCK_PIXELS>().0) {
+        let values = out.iter_mut().skip(channel).step_by(channels);
+        for (value, sum) in values.zip(sums) {
             *value = *sum as f32 * scale + bias;
         }
     }

@@ -1,6 +1,7 @@
 //! GroupNorm (arXiv:1803.08494) from collected sums: per channel an affine map x·a + b.
 
 use crate::blob::Norm;
+use crate::kernels;
 use crate::math;
 use crate::quant::SILU_FRACTION_BITS;
 use crate::tensor::Floats;
@@ -31,6 +32,9 @@ impl<'a> Statistics<'a> {
     /// Adds the first `rows` rows under way to the totals, in order, and begins new ones.
     pub(super) fn end_rows(&mut self, rows: usize) {
         for row in self.rows.chunks_exact_mut(self.totals.len().max(1)).take(rows) {
+            if kernels::add_and_clear(self.totals, row) {
+                continue;
+            }
             for (total, sum) in self.totals.iter_mut().zip(row) {
                 *total += *sum;
                 *sum = 0.0;

@@ -22,6 +22,8 @@ pub fn direct(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut
         unrolled,
         pitch,
         step,
+        // From the last place of the turn before, or from the middle of a turn.
+        ahead: if g.stride == 1 { LAST_PLACE.wrapping_sub(pitch) } else { unrolled / 2 * pitch },
         start: g.window(x, 0, 0),
         // The last kernel column's word under pixel 7 of the last pair.
         end: g.window(x, g.pairs.saturating_sub(1), g.kernel - 1) + 2 * BLOCK_PIXELS,
@@ -50,6 +52,9 @@ pub fn direct(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut
 fn not_at_words(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) {
     portable::direct(taps, weight, x, pixels, acc);
 }
+
+/// Bytes from the first place under a channel pair to the last that [`direct_3x3`] reads.
+const LAST_PLACE: usize = 12;
 
 /// Bytes of a move along a row where the loop does not know them, else 0.
 fn step(g: &Geometry) -> usize {
@@ -103,7 +108,7 @@ macro_rules! store {
 }
 
 /// 3×3 of neighbouring columns, in rows of `COLUMNS` (0: of any length). Two of the six words under four pixels and a row of
-/// taps are read twice.
+/// taps are read twice. Where the code knows the distances, r1 is the last place of the turn before.
 ///
 /// # Safety
 /// The job's pointers reach as far as its counts say.
@@ -114,35 +119,37 @@ unsafe extern "C" fn direct_3x3<const COLUMNS: usize>(job: *const Job) {
         enter!(),
         ".p2align 2
          4:
-         .irp k, -2, -1, 0, 1
-         .if (\\k >= -{turn} / 2) && (\\k < {turn} - {turn} / 2)",
+         .irp k, 1, 2, 3, 4
+         .if \\k <= {turn}",
         weight_word!("[r0], #12"),
-        "ldrd r2, r3, [r1, #\\k * {known}]",
+        "ldrd r2, r3, [r1, #\\k * {known} - {last}]",
         products!(low),
-        "ldrd r2, r3, [r1, #\\k * {known} + 8]",
+        "ldrd r2, r3, [r1, #\\k * {known} - {last} + 8]",
         products!(high),
         // The third column of taps has pixels 0 and 1 where the first has 2 and 3.
         weight_word!("[r0, #-4]"),
         products!(low),
-        "ldrd r2, r3, [r1, #\\k * {known} + 16]",
+        "ldrd r2, r3, [r1, #\\k * {known} - {last} + 16]",
         products!(high),
         weight_word!("[r0, #-8]"),
-        "ldrd r2, r3, [r1, #\\k * {known} + 4]",
+        "ldrd r2, r3, [r1, #\\k * {known} - {last} + 4]",
         products!(low),
-        "ldrd r2, r3, [r1, #\\k * {known} + 12]",
+        ".if {known} && (\\k == {turn})
+         ldrd r2, r3, [r1, #\\k * {known}]!
+         .else
+         ldrd r2, r3, [r1, #\\k * {known} - {last} + 12]
+         .endif",
         products!(high),
         step!(),
         ".endif
-         .endr
-         .if {known}
-         add r1, r1, #{turn} * {known}
-         .endif",
+         .endr",
         next_row!(),
         store!(),
         next_outputs!(),
         known = const 4 * COLUMNS,
         copy = const if COLUMNS == 0 { 148 } else { 140 },
         turn = const if COLUMNS == 0 { 1 } else { 4 },
+        last = const if COLUMNS == 0 { 0 } else { LAST_PLACE },
         pixels = const 4,
     )
 }

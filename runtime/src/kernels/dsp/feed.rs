@@ -67,13 +67,28 @@ pub fn feed_doubled(feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
     true
 }
 
-/// Like [`feed`] for 8-bit sources; declines all others.
+/// Like [`feed`] for 8-bit sources, and for floats as they are; declines all others.
 pub(crate) fn feed_row(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
-    let (Elements::I8(values, scales), false) = (source.elements, source.doubled) else { return false };
-    let values = values.get(source.first..source.first + source.width * feed.channels);
-    let (Some(values), true) = (values, scales.len() == feed.channels) else { return false };
-    let run = narrow_loop_of(feed.quantiser, !feed.affine.is_empty());
-    feed_pairs(&Values { run, first: values.as_ptr().cast(), len: values.len(), bytes: 1, scales }, feed, target)
+    let len = source.width * feed.channels;
+    let (elements, normed) = (source.first..source.first + len, !feed.affine.is_empty());
+    let values = match source.elements {
+        Elements::I8(values, scales) if scales.len() == feed.channels => values.get(elements).map(|values| Values {
+            run: narrow_loop_of(feed.quantiser, normed),
+            first: values.as_ptr().cast(),
+            len,
+            bytes: 1,
+            scales,
+        }),
+        Elements::F32(values) => values.get(elements).map(|values| Values {
+            run: if normed { None } else { float_loop_of(feed.quantiser) },
+            first: values.as_ptr().cast(),
+            len,
+            bytes: 4,
+            scales: &[],
+        }),
+        _ => None,
+    };
+    values.is_some_and(|values| !source.doubled && feed_pairs(&values, feed, target))
 }
 
 /// Writes each of `words` words twice, side by side, in place.
@@ -191,6 +206,13 @@ fn narrow_loop_of(quantiser: Quantiser, normed: bool) -> Option<Loop> {
     }
 }
 
+fn float_loop_of(quantiser: Quantiser) -> Option<Loop> {
+    match quantiser {
+        Quantiser::Silu { .. } => None,
+        Quantiser::Plain { .. } => Some(plain_floats),
+    }
+}
+
 /// Saturates what a loop for ten bits wrote, each pair of channels and block for itself, to the bits of `qmax`.
 #[inline(never)]
 fn narrow_columns(qmax: i32, job: &Job, row: *mut i16, pairs: usize) {
@@ -286,6 +308,16 @@ macro_rules! next_columns {
          vcvtb.f32.f16 s4, s4
          vcvtt.f32.f16 s7, s6
          vcvtb.f32.f16 s6, s6"
+    };
+}
+
+/// The same from f32.
+macro_rules! next_float_columns {
+    () => {
+        "vldm r0, {{s4, s5}}
+         add r0, r3
+         vldm r0, {{s6, s7}}
+         add r0, r3"
     };
 }
 
@@ -467,6 +499,10 @@ feed_loop!(
 feed_loop!(
     /// Values as they are.
     plain: 4, begin_halves; next_columns, quantise_plain
+);
+feed_loop!(
+    /// Floats as they are.
+    plain_floats: 8, begin_halves; next_float_columns, quantise_plain
 );
 feed_loop!(
     /// An 8-bit source: norm, SiLU.

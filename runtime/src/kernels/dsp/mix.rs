@@ -7,8 +7,8 @@ use half::f16;
 
 use super::super::Mix;
 use super::is_aligned;
+use super::softmax::exponentials;
 use crate::blob::QUERY_PIXELS;
-use crate::math;
 use crate::tensor::CHUNK;
 
 /// What both loops are told. The assembly names the fields by their offsets.
@@ -52,36 +52,15 @@ pub(crate) fn mix(mix: &mut Mix<'_>) -> bool {
         // SAFETY: four queries of `channels`, `tokens` rows of keys and of four scores were checked above; keys are aligned to
         // words because a head begins at an even channel.
         unsafe { scores(&job) };
-        let total = exponentials(&mut mix.scores.as_chunks_mut().0[..tokens], mix.pixels);
+        let total = exponentials(&mut mix.scores.as_chunks_mut().0[..tokens]);
         for channel in (first..first + dim).step_by(4) {
             job.kv = mix.kv[channels + channel..].as_ptr();
-            let mut sums = [[0.0; 4]; QUERY_PIXELS];
-            // SAFETY: as above; four values of each token are read.
-            unsafe { values(&job, &mut sums) };
-            for ((p, sums), total) in sums.iter().enumerate().zip(total).take(mix.pixels) {
-                for (slot, sum) in mix.query[p * channels + channel..][..4].iter_mut().zip(sums) {
-                    *slot = sum / total;
-                }
-            }
+            // SAFETY: as above; four values of each token are read, and four channels of each query written, which is not
+            // read any more.
+            unsafe { values(&job, mix.query[channel..].as_mut_ptr(), &total, 4 * channels) };
         }
     }
     true
-}
-
-/// Scores to e^(score − largest), and their sums.
-fn exponentials(scores: &mut [[f32; QUERY_PIXELS]], pixels: usize) -> [f32; QUERY_PIXELS] {
-    let mut totals = [0.0; QUERY_PIXELS];
-    for (p, total) in totals.iter_mut().enumerate().take(pixels) {
-        let mut largest = f32::MIN;
-        for scores in scores.iter() {
-            largest = if scores[p] > largest { scores[p] } else { largest };
-        }
-        for scores in scores.iter_mut() {
-            scores[p] = math::exp(scores[p] - largest);
-            *total += scores[p];
-        }
-    }
-    totals
 }
 
 /// Dot product of a query's chunk at r1 with the keys in s16–s31, added to `$score`: four partial sums, as in [`math::dot`].
@@ -174,15 +153,52 @@ unsafe extern "C" fn scores(job: *const Job) {
     )
 }
 
-/// Σ score · value of four channels and four queries, tokens in order.
+/// Four sums of a query, divided and stored at r1, which goes on to the next query.
+macro_rules! divided {
+    ($total:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            "vdiv.f32 ",
+            $a,
+            ", ",
+            $a,
+            ", ",
+            $total,
+            "\n vdiv.f32 ",
+            $b,
+            ", ",
+            $b,
+            ", ",
+            $total,
+            "\n vdiv.f32 ",
+            $c,
+            ", ",
+            $c,
+            ", ",
+            $total,
+            "\n vdiv.f32 ",
+            $d,
+            ", ",
+            $d,
+            ", ",
+            $total,
+            "\n vstm r1, {{",
+            $a,
+            "-",
+            $d,
+            "}}\n add r1, r3"
+        )
+    };
+}
+
+/// Σ score · value of four channels and four queries, tokens in order, each divided by its query's total.
 ///
 /// # Safety
-/// As [`scores`].
+/// As [`scores`]; four floats may be written at `out`, and so many bytes further on for each of the other queries.
 #[unsafe(naked)]
-unsafe extern "C" fn values(job: *const Job, sums: *mut [[f32; 4]; QUERY_PIXELS]) {
+unsafe extern "C" fn values(job: *const Job, out: *mut f32, totals: &[f32; QUERY_PIXELS], pitch: usize) {
     naked_asm!(
         core_directive!(),
-        "push {{r4-r5, lr}}
+        "push {{r2-r5, lr}}
          vpush {{s16-s31}}
          add r0, #4
          ldm r0, {{r2, r3, r4, r5}}
@@ -221,8 +237,13 @@ unsafe extern "C" fn values(job: *const Job, sums: *mut [[f32; 4]; QUERY_PIXELS]
          vmla.f32 s31, s3, s7
          subs r4, #1
          bne 2b
-         vstmia r1, {{s16-s31}}
-         vpop {{s16-s31}}
-         pop {{r4-r5, pc}}",
+         ldrd r2, r3, [sp, #64]
+         vldm r2, {{s0-s3}}",
+        divided!("s0", "s16", "s17", "s18", "s19"),
+        divided!("s1", "s20", "s21", "s22", "s23"),
+        divided!("s2", "s24", "s25", "s26", "s27"),
+        divided!("s3", "s28", "s29", "s30", "s31"),
+        "vpop {{s16-s31}}
+         pop {{r2-r5, pc}}",
     )
 }

@@ -15,6 +15,7 @@ pub fn phase(rows: [Option<&[i16]>; 2], g: &Geometry, weight: &[u8], x: usize, p
         unrolled: 2,
         pitch: 4 * g.columns,
         step: 4 * g.columns,
+        ahead: 0,
         start: g.index(x + parity, 0),
         // Column 1 of the kernel under pixel 3 of the last pair.
         end: g.index(x + parity + 1, 2 * g.pairs.saturating_sub(1)) + BLOCK_PIXELS,

@@ -45,6 +45,8 @@ pub(super) struct Turns {
     pub(super) pitch: usize,
     /// Bytes of a move along the row; 0 where the code knows the pitch.
     pub(super) step: usize,
+    /// Bytes from the first input to where a loop that knows the pitch counts its first turn's places from (may be negative).
+    pub(super) ahead: usize,
     /// Where in a row the first input lies, and where what is read ends.
     pub(super) start: usize,
     pub(super) end: usize,
@@ -63,11 +65,8 @@ impl Job {
         acc: &mut [i32],
     ) -> Option<Self> {
         let left_out = turns.pairs.wrapping_neg() & (turns.unrolled - 1);
-        // A loop that knows the distances counts them from the middle of a turn, the first one's as if it were whole.
-        let (before, ahead) = match turns.step {
-            0 => (left_out * turns.pitch, turns.unrolled / 2 * turns.pitch),
-            _ => (0, 0),
-        };
+        // A loop that knows the distances counts those of its first turn as if that were whole.
+        let (before, ahead) = if turns.step == 0 { (left_out * turns.pitch, turns.ahead) } else { (0, 0) };
         let mut places = [[null(); 2]; 3];
         let (mut above, mut present, mut unaligned) = (0, 0, weight.as_ptr().addr());
         for (y, row) in rows.iter().enumerate() {

@@ -31,6 +31,7 @@ const CHECKS: [Check; 10] = [
     ("winograd_input", sums::winograd_input, 150),
     ("winograd_products", sums::winograd_products, 150),
     ("winograd_eight", sums::winograd_eight, 100),
+    ("expand", sums::expand, 200),
     ("feed", ends::feed, 400),
     ("finish", ends::finish, 400),
     ("narrow", rest::narrow, 200),

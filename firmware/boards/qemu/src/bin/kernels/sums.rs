@@ -1,6 +1,6 @@
 //! The integer loops: direct, phases and the two halves of Winograd.
 
-use picodream::blob::BLOCK_PIXELS;
+use picodream::blob::{BLOCK_PIXELS, Expansion, Transform};
 use picodream::kernels::{self, Geometry, Taps, portable};
 
 use crate::chance::{Aligned, Chance, compare};
@@ -144,6 +144,24 @@ pub fn winograd_products(index: u64) -> Result<(), usize> {
     kernels::winograd_products(tiles, pairs, weight, &mut [0; 128], &mut got[..32]);
     portable::winograd_products(tiles, pairs, weight, &mut [0; 128], &mut want[..32]);
     compare(got, want)
+}
+
+/// Direct weights of a few pairs of channels to Winograd's and to those of phases.
+pub fn expand(index: u64) -> Result<(), usize> {
+    let mut chance = Chance::new(30, index);
+    let mut case = Case::draw(&mut chance, 3, 1);
+    case.fill_weights(|| 256 * chance.within(128).max(-127) + chance.within(128).max(-127));
+    let (in_pairs, out_pairs) = (case.geometry.pairs, case.out_pairs.min(3));
+    for transform in [Transform::Winograd, Transform::Phases] {
+        let expansion = Expansion { transform, in_pairs, out_pairs };
+        let direct = case.weight(36 * in_pairs * out_pairs);
+        let mut parts = [const { Aligned([0x5a; 128 * MAX_PAIRS * 3 + 16]) }; 2];
+        let [got, want] = &mut parts;
+        kernels::expand(&expansion, direct, &mut got.0[..128 * in_pairs * out_pairs]);
+        expansion.expand(direct, &mut want.0[..128 * in_pairs * out_pairs]);
+        compare(&got.0, &want.0)?;
+    }
+    Ok(())
 }
 
 /// Four pairs of channels at once, against one after the other.
