@@ -9,6 +9,9 @@ use picodream_tools::{eval::features::shipped_path, train::classifier::train_fea
 struct Args {
     /// fashion or faces.
     source: String,
+    /// Width and height of the images.
+    #[arg(long, default_value_t = 16)]
+    size: usize,
     /// Optimiser steps of 128 images.
     #[arg(long, default_value_t = 2000)]
     steps: usize,
@@ -22,8 +25,8 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let out = args.out.unwrap_or_else(|| shipped_path(&args.source));
-    let card = train_features(&args.source, args.steps, args.seed, &out)?;
+    let out = args.out.unwrap_or_else(|| shipped_path(&args.source, args.size));
+    let card = train_features(&args.source, args.size, args.steps, args.seed, &out)?;
     println!("{}", serde_json::to_string_pretty(&card)?);
     Ok(())
 }

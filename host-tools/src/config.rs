@@ -184,6 +184,12 @@ impl ModelConfig {
         matches!(self.tune.as_ref().map(|tuned| tuned.recipe.method), Some(Method::Consistency { .. }))
     }
 
+    /// σ̂ of the middle of its few-step levels, if it was tuned for consistency.
+    #[must_use]
+    pub fn few_step_sigma(&self) -> Option<f32> {
+        self.tune.as_ref().filter(|_| self.for_consistency()).map(|tuned| tuned.recipe.few_step_sigma)
+    }
+
     /// Number of classes; 0 for an unconditional model.
     #[must_use]
     pub fn num_classes(&self) -> usize {

@@ -167,6 +167,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tuning_is_by_default_what_was_measured_best() {
+        // docs/training.md: what was tried.
+        let shipped: TuneRecipe = read_as(&recipes().join("fashion-16-fast.json"), "a recipe of tuning").unwrap();
+        assert_eq!(Method::CONSISTENCY, shipped.method);
+    }
+
+    #[test]
     fn names_are_made_of_allowed_letters() {
         assert_eq!(model_name("/a/My Pictures (2)", 16), "my-pictures--2--16");
         assert_eq!(model_name("..", 8), "model-8");

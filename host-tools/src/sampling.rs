@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow, ensure};
+use picodream::blob::Header;
 use picodream::edit::Drawing;
 use picodream::spacing::{AnySpacing, Ends, FewStep, Karras, Trailing};
 use picodream::{Config, Ddim, Image, Model, Pipeline, Progress};
@@ -24,6 +25,15 @@ pub enum Network<'m> {
 }
 
 impl Network<'_> {
+    /// The levels that the model was tuned to draw in few steps with, or the usual ones.
+    #[must_use]
+    pub fn few_step(&self) -> FewStep {
+        match self {
+            Self::Int8(model) => model.header().map_or(FewStep::ECT, |header| few_step_of(&header)),
+            Self::F32(pipeline) => pipeline.few_step(),
+        }
+    }
+
     /// Classes without the null class.
     pub fn num_classes(&self) -> Result<u16> {
         match self {
@@ -95,26 +105,31 @@ impl Default for Settings {
 impl Settings {
     /// The levels of noise: those asked for, or the sampler's usual ones.
     #[must_use]
-    pub fn spacing(&self) -> AnySpacing {
-        self.spacing.unwrap_or_else(|| usual_spacing(&self.sampler))
+    pub fn spacing(&self, few_step: FewStep) -> AnySpacing {
+        match self.spacing {
+            None => usual_spacing(&self.sampler, few_step),
+            // By its name alone: the model's own levels.
+            Some(AnySpacing::FewStep(FewStep::ECT)) => AnySpacing::FewStep(few_step),
+            Some(spacing) => spacing,
+        }
     }
 
-    fn config(&self, request: Request) -> Config<SamplerChoice, AnySpacing> {
+    fn config(&self, request: Request, few_step: FewStep) -> Config<SamplerChoice, AnySpacing> {
         let steps = self.steps;
         let guidance = self.guidance_per_step.first().copied().unwrap_or(self.guidance);
         let (guidance_interval, negative_class) = (self.guidance_interval, self.negative_class);
         let (class, clip_sample) = (request.class, self.clip_sample);
-        let plain = Config::with_spacing(request.seed, self.sampler, self.spacing());
+        let plain = Config::with_spacing(request.seed, self.sampler, self.spacing(few_step));
         Config { steps, class, guidance, guidance_interval, negative_class, clip_sample, ..plain }
     }
 }
 
-/// The usual levels of noise of a sampler. Those of few-step models for consistency; Karras' from σ̂ = 80 for rules that divide
+/// The usual levels of noise of a sampler. Those of the few-step model for consistency; Karras' from σ̂ = 80 for rules that divide
 /// by α, which a cosine schedule begins with 0.00005; trailing for all others.
 #[must_use]
-pub fn usual_spacing(sampler: &SamplerChoice) -> AnySpacing {
+pub fn usual_spacing(sampler: &SamplerChoice, few_step: FewStep) -> AnySpacing {
     match sampler {
-        SamplerChoice::Consistency(_) => AnySpacing::FewStep(FewStep),
+        SamplerChoice::Consistency(_) => AnySpacing::FewStep(few_step),
         SamplerChoice::Heun(_)
         | SamplerChoice::ProbabilityFlow(_)
         | SamplerChoice::Langevin(_)
@@ -122,6 +137,12 @@ pub fn usual_spacing(sampler: &SamplerChoice) -> AnySpacing {
         | SamplerChoice::Pndm(_) => AnySpacing::Karras(Karras { ends: Ends::FROM_80, ..Karras::FULL }),
         _ => AnySpacing::Trailing(Trailing),
     }
+}
+
+/// The few-step levels of a blob, or the usual ones of a model that was not tuned for them.
+#[must_use]
+pub fn few_step_of(header: &Header) -> FewStep {
+    if header.few_steps == 0 { FewStep::ECT } else { FewStep { sigma: header.few_step_sigma } }
 }
 
 /// One image to draw.
@@ -227,7 +248,7 @@ pub fn draw_one(network: &Network<'_>, settings: &Settings, request: Request) ->
         "there are {scales} guidance scales for {} steps; give one for each step",
         settings.steps
     );
-    let config = settings.config(request);
+    let config = settings.config(request, network.few_step());
     match network {
         Network::Int8(model) => draw_int8(model, config, settings, request),
         Network::F32(pipeline) => {

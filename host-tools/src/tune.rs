@@ -1,6 +1,7 @@
 //! The recipe of `tune`: how a trained model becomes one that needs one to four steps; kept in the tuned model's config.
 
 use anyhow::{Result, ensure};
+use picodream::spacing::FewStep;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ModelConfig, TimestepDensity, TrainConfig};
@@ -23,6 +24,9 @@ pub struct TuneRecipe {
     pub method: Method,
     /// Classifier-free guidance of the base that the tuned model shows without a second call; 1 is none.
     pub guidance: f32,
+    /// σ̂ of the middle level that few-step sampling passes through ([`FewStep`]); measured for the data, not used in tuning.
+    #[serde(default = "usual_sigma")]
+    pub few_step_sigma: f32,
     /// Optimiser, batch and noise levels, as in training; `timestep_density` is ignored by progressive distillation.
     pub train: TrainConfig,
 }
@@ -68,11 +72,15 @@ impl Method {
         stages: 8,
         sigma_max: 80.0,
         top_share: 0.05,
-        weight_power: 1.0,
+        weight_power: 0.0,
         direction: Direction::Data,
     };
     /// Students of 8, 4, 2 and 1 steps.
     pub const PROGRESSIVE: Self = Self::Progressive { first_steps: 8 };
+}
+
+fn usual_sigma() -> f32 {
+    FewStep::default().sigma
 }
 
 impl TuneRecipe {
@@ -82,6 +90,7 @@ impl TuneRecipe {
         Self {
             method,
             guidance: 1.0,
+            few_step_sigma: usual_sigma(),
             train: TrainConfig {
                 steps: 6000,
                 batch_size: 128,
@@ -104,6 +113,8 @@ impl TuneRecipe {
             (0.0..=20.0).contains(&guidance) && (guidance == 1.0 || classes > 0),
             "tune: guidance is {guidance}, but must be in 0..=20, and 1 for a model without classes"
         );
+        let sigma = self.few_step_sigma;
+        ensure!((1e-3..=1e3).contains(&sigma), "tune: few_step_sigma is {sigma}, but must be in 0.001..=1000");
         match self.method {
             Method::Consistency { stages, sigma_max, top_share, weight_power, .. } => {
                 ensure!((1..=20).contains(&stages), "tune: stages is {stages}, but must be 1..=20");

@@ -234,7 +234,7 @@ fn consistency_reaches_the_moments_in_few_steps() {
         move |x: [f64; 2]| [0, 1].map(|axis| flowed(&ROUND, (alpha, sigma), (1.0, 0.0), x[axis], axis))
     };
     for steps in [1, 2, 4] {
-        let config = Config { steps, ..Config::with_spacing(13, Consistency::default(), FewStep) };
+        let config = Config { steps, ..Config::with_spacing(13, Consistency::default(), FewStep::ECT) };
         assert_moments(PredictionType::VPrediction, config, &ROUND, network);
     }
 }

@@ -145,6 +145,7 @@ fn blob_with(change: impl Fn(&mut [TensorRecord])) -> Vec<u8> {
         data_licence: name,
         class_names: name,
         few_steps: 4,
+        few_step_sigma: 2.5,
         sections,
     };
     header.write(&mut blob);
@@ -328,6 +329,10 @@ fn forged_headers_name_the_rule() {
     assert!(matches!(forge(16, &0u32.to_le_bytes()), ParseError::Header { field: "arena_bytes", .. }));
     assert!(matches!(forge(24, &[2]), ParseError::Header { field: "channels", .. }));
     assert!(matches!(forge(64, &[17]), ParseError::Header { field: "few_steps", value: 17 }));
+    for bad in [0.0f32, -1.0, f32::NAN, f32::INFINITY, 1e4] {
+        assert!(matches!(forge(68, &bad.to_le_bytes()), ParseError::Header { field: "few_step_sigma (bits)", .. }));
+    }
+    assert!(matches!(forge(64, &[0]), ParseError::Header { field: "few_step_sigma (bits)", .. }), "a level of no step");
     assert!(matches!(forge(40, &f32::NAN.to_le_bytes()), ParseError::Header { field: "pixel_scale (bits)", .. }));
     assert!(matches!(forge(34, &NONE.to_le_bytes()), ParseError::Header { field: "guidance", .. }));
     // Half the arena: some tensor no longer fits.

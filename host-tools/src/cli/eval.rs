@@ -94,7 +94,11 @@ pub fn run(args: &EvalArgs, output: &Output) -> Result<()> {
 
     let begin = Instant::now();
     let reports = (0..u64::from(args.repeats))
-        .map(|repeat| judge.report(&draw_set(args, &network, &settings, names.len(), repeat, output)?, output))
+        .map(|repeat| {
+            // The seeds of a repeat follow those of the one before.
+            let seeds = (args.seed.wrapping_add(repeat * u64::from(args.samples)), args.samples);
+            judge.report(&draw_seeds(seeds, &network, &settings, (names.len(), args.threads), output)?, output)
+        })
         .collect::<Result<Vec<_>>>()?;
     let seconds = begin.elapsed().as_secs_f64();
     let (report, confidence) = summarise(&reports);
@@ -104,23 +108,21 @@ pub fn run(args: &EvalArgs, output: &Output) -> Result<()> {
     output.object(&EvalJson { model, engine, sampler, steps, data, seconds, report, confidence })
 }
 
-/// The images of one repeat, whose seeds follow those of the repeat before.
-fn draw_set(
-    args: &EvalArgs,
+/// So many images from the seed on; classes follow the seeds.
+pub fn draw_seeds(
+    (first, samples): (u64, u32),
     network: &Network<'_>,
     settings: &Settings,
-    classes: usize,
-    repeat: u64,
+    (classes, threads): (usize, Option<u16>),
     output: &Output,
 ) -> Result<Vec<DrawnImage>> {
     let classes = u16::try_from(classes)?;
-    let first = args.seed.wrapping_add(repeat * u64::from(args.samples));
-    let requests: Vec<Request> = (0..u64::from(args.samples))
+    let requests: Vec<Request> = (0..u64::from(samples))
         .map(|i| first.wrapping_add(i))
         .map(|seed| Request { seed, class: default_class(classes, seed) })
         .collect();
     let bar = output.progress(requests.len(), "drawing");
-    let threads = args.threads.map_or_else(available_threads, usize::from);
+    let threads = threads.map_or_else(available_threads, usize::from);
     let drawn = draw(network, settings, &requests, threads, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(drawn)
@@ -140,7 +142,7 @@ fn config(files: &ModelFiles) -> Result<ModelConfig> {
 }
 
 /// What images are compared with.
-struct Judge {
+pub struct Judge {
     data: String,
     shape: ImageConfig,
     features: FeatureNet,
@@ -149,7 +151,8 @@ struct Judge {
 }
 
 impl Judge {
-    fn new(data: &str, shape: ImageConfig, neighbours: bool) -> Result<Self> {
+    /// With the feature network of the data, and the data themselves where neighbours are wanted.
+    pub fn new(data: &str, shape: ImageConfig, neighbours: bool) -> Result<Self> {
         let features = FeatureNet::for_source(data, shape)?;
         let splits = match neighbours {
             true => Some([data::load_train(data, shape)?, data::load_test(data, shape)?]),
@@ -158,7 +161,8 @@ impl Judge {
         Ok(Self { data: data.to_owned(), shape, features, splits })
     }
 
-    fn report(&self, drawn: &[DrawnImage], output: &Output) -> Result<EvalReport> {
+    /// The figures of drawn images.
+    pub fn report(&self, drawn: &[DrawnImage], output: &Output) -> Result<EvalReport> {
         let spinner = output.spinner("comparing");
         let images: Vec<u8> = drawn.iter().flat_map(|d| d.pixels.iter().copied()).collect();
         let labels: Vec<u16> = drawn.iter().filter_map(|d| d.request.class).collect();

@@ -6,6 +6,7 @@
 mod bench;
 mod bench_train;
 mod compare;
+mod curve;
 mod data;
 mod demo;
 mod diff;
@@ -80,6 +81,7 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     Sample(Box<sample::SampleArgs>),
     Eval(eval::EvalArgs),
+    Curve(curve::CurveArgs),
     Diff(diff::DiffArgs),
     Emulate(emulate::EmulateArgs),
     Bench(bench::BenchArgs),
@@ -113,6 +115,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Some(Verb::Inspect(args)) => inspect::run(&args, &output)?,
         Some(Verb::Sample(args)) => sample::run(&args, &output)?,
         Some(Verb::Eval(args)) => eval::run(&args, &output)?,
+        Some(Verb::Curve(args)) => curve::run(&args, &output)?,
         Some(Verb::Diff(args)) => diff::run(&args, &output)?,
         Some(Verb::Emulate(args)) => emulate::run(&args, &output)?,
         Some(Verb::Bench(args)) => return bench::run(&args, &output),

@@ -163,7 +163,7 @@ pub fn diff_with_progress(
     };
     let mut psnrs = Vec::with_capacity(options.count);
     for i in 0..options.count {
-        let config = image_config(options, i, graph.num_classes);
+        let config = image_config(options, i, &float);
         let x0 = comparison.follow(&float, &config)?;
         psnrs.push(psnr(&float, &x0, &int8_image(model, &config)?));
         done();
@@ -173,7 +173,7 @@ pub fn diff_with_progress(
     let mut report = comparison.report(&checkpoint.config.name, PsnrDb { mean, min });
     if options.ranked > 0 {
         let configs: Vec<_> =
-            (0..options.ranked.min(options.count)).map(|i| image_config(options, i, graph.num_classes)).collect();
+            (0..options.ranked.min(options.count)).map(|i| image_config(options, i, &float)).collect();
         let damage = damage::of_each_op(unet, &float, &configs, done)?;
         report.ops.iter_mut().zip(damage).for_each(|(op, psnr)| op.image_psnr_db = Some(psnr));
     }
@@ -224,11 +224,16 @@ fn check_same_network(unet: &UNet<'_>, float: &FloatPipeline, checkpoint: &Check
     Ok(())
 }
 
-fn image_config(options: &DiffOptions, i: usize, num_classes: usize) -> Config<SamplerChoice, AnySpacing> {
+fn image_config(options: &DiffOptions, i: usize, float: &FloatPipeline) -> Config<SamplerChoice, AnySpacing> {
+    let num_classes = float.net().graph().num_classes;
     let turn = i % (num_classes + 1);
     let class = options.class.or((turn < num_classes).then_some(turn as u16));
     let guidance = if class.is_some() { options.guidance } else { 1.0 };
-    let plain = Config::with_spacing(options.seed + i as u64, options.sampler, usual_spacing(&options.sampler));
+    let plain = Config::with_spacing(
+        options.seed + i as u64,
+        options.sampler,
+        usual_spacing(&options.sampler, float.few_step()),
+    );
     Config { steps: options.steps, class, guidance, ..plain }
 }
 

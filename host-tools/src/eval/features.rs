@@ -94,7 +94,9 @@ impl FeatureNet {
             matches!(family, "fashion" | "faces") && crate::data::Source::NAMES.contains(&source),
             "there is no feature network for the data '{source}'; a Fréchet distance can be measured for fashion and faces"
         );
-        let net = Self::load(&shipped_path(family))?;
+        // A size without a network of its own is refused by the one of 16×16.
+        let of_size = shipped_path(family, image.width);
+        let net = Self::load(&if of_size.is_file() { of_size } else { shipped_path(family, 16) })?;
         net.ensure_shape(image)?;
         Ok(net)
     }
@@ -179,10 +181,10 @@ impl FeatureNet {
     }
 }
 
-/// Where the shipped network of `family` lies.
+/// Where the shipped network of `family` for square images of this size lies.
 #[must_use]
-pub fn shipped_path(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(format!("features-{family}-16.safetensors"))
+pub fn shipped_path(family: &str, size: usize) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(format!("features-{family}-{size}.safetensors"))
 }
 
 /// Writes the network's tensors and its card, each file completely or not at all.

@@ -135,7 +135,7 @@ fn damaged_networks_are_refused() {
     let folder = std::env::temp_dir().join(format!("picodream-features-{}", std::process::id()));
     let path = folder.join("toy.safetensors");
     let refused = |card: &FeatureCard, change: &dyn Fn(&mut std::collections::BTreeMap<String, Tensor>), part: &str| {
-        let mut tensors = read_tensors(&shipped_path("faces")).unwrap();
+        let mut tensors = read_tensors(&shipped_path("faces", 16)).unwrap();
         change(&mut tensors);
         save(&path, card, &tensors).unwrap();
         let error = format!("{:#}", FeatureNet::load(&path).err().unwrap());

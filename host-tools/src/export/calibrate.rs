@@ -176,7 +176,7 @@ pub fn calibrate(
     image_done: &mut impl FnMut(),
 ) -> Result<Calibration> {
     let Trajectories { images, first_seed, sampler, steps, guidance } = trajectories;
-    let spacing = usual_spacing(sampler);
+    let spacing = usual_spacing(sampler, pipeline.few_step());
     ensure!(*images > 0, "calibration needs at least one image");
     ensure!(
         !steps.is_empty() && !guidance.is_empty(),
@@ -257,7 +257,7 @@ mod tests {
         let config = random::config(ImageConfig { width: 4, height: 4, channels: 1 }, unet, 2);
         assert_eq!(Trajectories::of(&config), Trajectories::default());
         let of = |method| {
-            let recipe = TuneRecipe { method, guidance: 1.5, train: config.train.clone() };
+            let recipe = TuneRecipe { method, guidance: 1.5, few_step_sigma: 2.0, train: config.train.clone() };
             Trajectories::of(&ModelConfig { tune: Some(Tuned { base: "base".into(), recipe }), ..config.clone() })
         };
         let consistency = of(Method::CONSISTENCY);

@@ -64,6 +64,7 @@ pub fn pack(config: &ModelConfig, lowered: &Lowered) -> Result<Vec<u8>> {
         data_licence,
         class_names,
         few_steps: if config.for_consistency() { FEW_STEPS } else { 0 },
+        few_step_sigma: config.few_step_sigma().unwrap_or(0.0),
         sections: table,
     };
     let mut blob = vec![0; total as usize];

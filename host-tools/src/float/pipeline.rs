@@ -4,6 +4,7 @@ use anyhow::Result;
 use picodream::edit::Drawing;
 use picodream::sampler::{Sampler, guide, keep_prediction};
 use picodream::schedule::{Level, Schedule};
+use picodream::spacing::FewStep;
 use picodream::walk::{ModelInfo, Walk};
 use picodream::{Config, Image, PredictionType, Progress, SetupError, Spacing};
 
@@ -20,6 +21,7 @@ pub struct FloatPipeline {
     prediction_type: PredictionType,
     pixel: (f32, f32),
     image: ImageConfig,
+    few_step: FewStep,
 }
 
 /// One network call as it happened.
@@ -70,6 +72,7 @@ impl FloatPipeline {
             prediction_type: prediction_type(config),
             pixel: pixel_mapping(config),
             image: config.image,
+            few_step: config.few_step_sigma().map_or(FewStep::ECT, |sigma| FewStep { sigma }),
         })
     }
 
@@ -89,6 +92,12 @@ impl FloatPipeline {
     #[must_use]
     pub fn pixel_mapping(&self) -> (f32, f32) {
         self.pixel
+    }
+
+    /// The levels that the model was tuned to draw in few steps with, or the usual ones.
+    #[must_use]
+    pub fn few_step(&self) -> FewStep {
+        self.few_step
     }
 
     /// A sample of this model as an image.

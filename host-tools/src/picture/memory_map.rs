@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::escape;
+
 /// One tensor's place and life in the arena.
 #[derive(Clone, Debug)]
 pub struct MapTensor {
@@ -180,10 +182,6 @@ fn level(svg: &mut String, map: &MemoryMap, (bytes, shift): (usize, f64), name: 
     push(svg, format_args!("<path d=\"M{LEFT} {y:.1}H{right:.1}\" stroke=\"{colour}\" stroke-width=\"1.5\"{dash}/>"));
     let (x, y) = (right + 6.0, y + shift);
     push(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{name} {bytes} B</text>"));
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

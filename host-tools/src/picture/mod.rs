@@ -2,6 +2,7 @@
 
 mod animation;
 mod codec;
+mod curve;
 mod memory_map;
 mod psnr;
 mod sheet;
@@ -9,6 +10,7 @@ mod terminal;
 
 pub use animation::gif_bytes;
 pub use codec::{decode, png_bytes};
+pub use curve::{Curve, CurvePoint, CurveSeries, curve_svg};
 pub use memory_map::{MapTensor, MemoryMap, memory_map_svg};
 pub use psnr::{LIMIT_DB, psnr_db};
 pub use sheet::{Sheet, sheet};
@@ -108,6 +110,11 @@ impl Picture {
             }
         }
     }
+}
+
+/// Text as it may stand in an SVG.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -49,10 +49,10 @@ struct Task {
     seed: u64,
 }
 
-/// Trains the network of `source` (`fashion` or `faces`) for `steps` steps and writes `out` (`.safetensors`) and its card.
-pub fn train_features(source: &str, steps: usize, seed: u64, out: &Path) -> Result<FeatureCard> {
+/// Trains the network of `source` (`fashion` or `faces`) at `size`×`size` for `steps` steps and writes `out` (`.safetensors`) and its card.
+pub fn train_features(source: &str, size: usize, steps: usize, seed: u64, out: &Path) -> Result<FeatureCard> {
     ensure!(steps > WARMUP, "{steps} steps are too few; give more than {WARMUP}");
-    let task = Task::new(source, seed)?;
+    let task = Task::new(source, size, seed)?;
     let mut learner = Learner::new(&task)?;
     let mut order = Order::new(seed, task.train.len());
     let mut mean = 0.0;
@@ -69,9 +69,9 @@ pub fn train_features(source: &str, steps: usize, seed: u64, out: &Path) -> Resu
 }
 
 impl Task {
-    fn new(source: &str, seed: u64) -> Result<Self> {
+    fn new(source: &str, size: usize, seed: u64) -> Result<Self> {
         let channels = if source == "faces" { 3 } else { 1 };
-        let image = ImageConfig { width: 16, height: 16, channels };
+        let image = ImageConfig { width: size, height: size, channels };
         let (train, test) = (load_train(source, image)?, load_test(source, image)?);
         let labelled = !train.labels.is_empty();
         let class_names = match labelled {
@@ -255,9 +255,11 @@ fn unmeasured(
         floors: vec![Floor { samples: 1, fd: 0.0 }],
         licence: licence.into(),
         command: format!(
-            "cargo run --release -p picodream-tools --features train --example train_features -- {} --steps {steps} \
-             --seed {}",
-            task.source, task.seed
+            "cargo run --release -p picodream-tools --features train --example train_features -- {}{} --steps \
+             {steps} --seed {}",
+            task.source,
+            if task.image.width == 16 { String::new() } else { format!(" --size {}", task.image.width) },
+            task.seed
         ),
         seed: task.seed,
         steps,
@@ -348,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_plain_network_agrees_with_the_trained_graph() {
-        let task = Task::new("faces", 1).unwrap();
+        let task = Task::new("faces", 16, 1).unwrap();
         let learner = Learner::new(&task).unwrap();
         let (card, tensors) = unmeasured(&task, learner.plain().unwrap(), 1, Path::new("toy.safetensors")).unwrap();
         let images = &task.test.images[..20 * 768];
@@ -366,7 +368,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("picodream-classifier-{}", std::process::id()));
         let run = |name: &str| {
             let path = folder.join(name);
-            (train_features("fashion-mini", 101, 1, &path).unwrap(), std::fs::read(&path).unwrap())
+            (train_features("fashion-mini", 16, 101, 1, &path).unwrap(), std::fs::read(&path).unwrap())
         };
         let (first, second) = (run("a.safetensors"), run("b.safetensors"));
         std::fs::remove_dir_all(&folder).unwrap();

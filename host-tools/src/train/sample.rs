@@ -85,7 +85,9 @@ pub fn draw(
     streams.iter_mut().zip(x.chunks_exact_mut(len)).for_each(|(stream, x)| stream.fill_gaussian(x));
     let levels = match rule {
         Rule::Ddim => visited(config, Trailing, steps),
-        Rule::Consistency => visited(config, FewStep, steps),
+        Rule::Consistency => {
+            visited(config, config.few_step_sigma().map_or(FewStep::ECT, |sigma| FewStep { sigma }), steps)
+        }
     };
     for pair in levels.windows(2) {
         let (now, next) = (pair[0], pair[1]);

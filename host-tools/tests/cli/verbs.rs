@@ -6,7 +6,8 @@ use std::process::Command;
 
 use super::harness::*;
 
-const VERBS: [&str; 10] = ["data", "train", "tune", "export", "inspect", "sample", "eval", "diff", "emulate", "bench"];
+const VERBS: [&str; 11] =
+    ["data", "train", "tune", "export", "inspect", "sample", "eval", "curve", "diff", "emulate", "bench"];
 
 #[test]
 fn every_verb_has_help_with_examples() {
@@ -58,6 +59,23 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_curve_has_the_distances_of_eval() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    let out = scratch("curve").join("curve.svg");
+    let curve = ["curve", "fashion-16", "fashion-16-fast", "--samples", "12", "--steps", "1,2", "--out"];
+    let value = json(&models, &[&curve[..], &[out.to_str().unwrap()]].concat());
+    let points = value["points"].as_array().unwrap();
+    assert_eq!(points.len(), 4);
+    let eval = json(&models, &["eval", "fashion-16-fast", "--samples", "12", "--steps", "2"]);
+    assert_eq!((&points[3]["fd"], &points[3]["model"]), (&eval["fd"], &"fashion-16-fast".into()));
+    assert_eq!(points[3]["macs_per_image"], 2 * points[2]["macs_per_image"].as_u64().unwrap());
+    let svg = fs::read_to_string(out).unwrap();
+    assert_eq!(svg.matches("<circle").count(), 4);
+    refused(&models, &["curve", "fashion-16", "faces-16"], 1, &["faces-16 was trained on faces", "fashion"]);
+    refused(&models, &["curve"], 2, &["<MODEL>"]);
 }
 
 #[test]

@@ -43,7 +43,9 @@ mod field {
     pub const DATA_LICENCE: usize = 56;
     pub const CLASS_NAMES: usize = 60;
     pub const FEW_STEPS: usize = 64;
-    pub const RESERVED: usize = 65;
+    pub const PADDING: usize = 65;
+    pub const FEW_STEP_SIGMA: usize = 68;
+    pub const RESERVED: usize = 72;
     pub const SECTIONS: usize = 80;
     pub const END: usize = 140;
 }
@@ -169,6 +171,8 @@ pub struct Header {
     /// Most steps that the model was tuned to draw in with the consistency sampler; 0 when it was not. Tools take it for their
     /// defaults, the pipeline does not look at it.
     pub few_steps: u8,
+    /// σ̂ of the middle of its few-step levels ([`crate::spacing::FewStep`]), measured for its data; 0 when `few_steps` is 0.
+    pub few_step_sigma: f32,
     /// The section table, in the order of [`SectionKind`].
     pub sections: [Region; SECTION_COUNT],
 }
@@ -279,6 +283,7 @@ impl Header {
             data_licence: text(field::DATA_LICENCE),
             class_names: text(field::CLASS_NAMES),
             few_steps: u8_at(blob, field::FEW_STEPS),
+            few_step_sigma: f32_at(blob, field::FEW_STEP_SIGMA),
             sections,
         };
         header.check(blob)?;
@@ -295,6 +300,10 @@ impl Header {
             return Err(ParseError::Header { field: "channels", value: self.channels.into() });
         }
         within("few_steps", self.few_steps.into(), 0, 16)?;
+        let sigma = self.few_step_sigma;
+        if !(if self.few_steps == 0 { sigma.to_bits() == 0 } else { (1e-3..=1e3).contains(&sigma) }) {
+            return Err(ParseError::Header { field: "few_step_sigma (bits)", value: sigma.to_bits() });
+        }
         within("num_classes", self.num_classes.into(), 0, 1000)?;
         within("num_train_timesteps", self.num_train_timesteps.into(), 1, 4096)?;
         within("tensor_count", self.tensor_count.into(), 1, 256)?;
@@ -314,7 +323,8 @@ impl Header {
         if !(self.pixel_offset >= -1e6 && self.pixel_offset <= 1e6) {
             return Err(ParseError::Header { field: "pixel_offset (bits)", value: self.pixel_offset.to_bits() });
         }
-        for at in (field::RESERVED..field::SECTIONS).chain(field::END..HEADER_BYTES) {
+        let padding = field::PADDING..field::FEW_STEP_SIGMA;
+        for at in padding.chain(field::RESERVED..field::SECTIONS).chain(field::END..HEADER_BYTES) {
             if u8_at(blob, at) != 0 {
                 return Err(ParseError::Header { field: "reserved", value: u8_at(blob, at).into() });
             }
@@ -362,6 +372,7 @@ impl Header {
         put(blob, field::ARENA_BYTES, &self.arena_bytes.to_le_bytes());
         put(blob, field::CHANNELS, &[self.channels, prediction_type]);
         put(blob, field::FEW_STEPS, &[self.few_steps]);
+        put(blob, field::FEW_STEP_SIGMA, &self.few_step_sigma.to_le_bytes());
         for (at, value) in [
             (field::WIDTH, self.width),
             (field::HEIGHT, self.height),

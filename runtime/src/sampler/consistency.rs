@@ -146,7 +146,7 @@ mod tests {
         };
         let clean = 0.25;
         for steps in [1, 2, 4, 7] {
-            let config = Config { steps, ..Config::with_spacing(9, Consistency::default(), FewStep) };
+            let config = Config { steps, ..Config::with_spacing(9, Consistency::default(), FewStep::ECT) };
             let mut walk = Walk::new(&info, config).unwrap();
             let (mut sample, mut output) = (std::vec![0.0; PIXELS], std::vec![0.0; PIXELS]);
             walk.restart(9, &mut sample);

@@ -36,7 +36,7 @@ impl AnySpacing {
         ("karras", Self::Karras(Karras { rho: 7.0, ends: Ends::FROM_80 })),
         ("exponential", Self::Exponential(Exponential { ends: Ends::FROM_80 })),
         ("trigflow", Self::TrigFlow(TrigFlow)),
-        ("few-step", Self::FewStep(FewStep)),
+        ("few-step", Self::FewStep(FewStep::ECT)),
         ("diffusers-leading", Self::Diffusers(Diffusers::of(DiffusersRule::Leading))),
         ("diffusers-trailing", Self::Diffusers(Diffusers::of(DiffusersRule::Trailing))),
         ("diffusers-linspace", Self::Diffusers(Diffusers::of(DiffusersRule::Linspace))),
