@@ -6,11 +6,13 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use picodream::Model;
 use picodream::rng::NoiseStream;
+use picodream::sampler::Consistency;
 use picodream_tools::checkpoint::Checkpoint;
 use picodream_tools::config::{ImageConfig, UNetConfig};
 use picodream_tools::diff::{DiffOptions, DiffReport, diff};
 use picodream_tools::float::{FloatUNet, random};
 use picodream_tools::inspect;
+use picodream_tools::sampling::SamplerChoice;
 use picodream_tools::train::unet::UNet;
 
 /// The trainer's network, run by candle, on one image.
@@ -91,8 +93,21 @@ fn fashion_16_eps_keeps_its_images() {
 }
 
 #[test]
+fn few_step_models_keep_their_images() {
+    for name in ["fashion-16-fast", "faces-16-fast"] {
+        let (blob, checkpoint) = shipped(name);
+        for steps in [1, 2, 4] {
+            let sampler = SamplerChoice::Consistency(Consistency::default());
+            let options = DiffOptions { sampler, steps, ..DiffOptions::default() };
+            let report = diff(&Model::parse(&blob).unwrap(), &checkpoint, &options).unwrap();
+            assert!(report.steps.iter().all(|step| step.x0_sqnr_db >= 35.0), "{name}: {:#?}", report.steps);
+        }
+    }
+}
+
+#[test]
 fn shipped_models_fit() {
-    for name in ["fashion-16", "faces-16", "fashion-16-eps"] {
+    for name in ["fashion-16", "fashion-16-fast", "fashion-16-nano", "faces-16", "faces-16-fast", "fashion-16-eps"] {
         let (blob, _) = shipped(name);
         let report = inspect::report(&Model::parse(&blob).unwrap()).unwrap();
         assert!(report.blob_bytes <= 200_000, "{name}: {} bytes of blob", report.blob_bytes);

@@ -27,7 +27,7 @@ struct Part {
 /// What is drawn.
 const PARTS: [Part; 2] = [
     Part { name: "fashion-16-fast", data: "fashion-mini", steps: [1, 2, 4] },
-    Part { name: "faces-16", data: "faces", steps: [10, 20, 50] },
+    Part { name: "faces-16-fast", data: "faces", steps: [1, 2, 4] },
 ];
 const COLUMNS: usize = 10;
 const FILE: &str = "picodream.png";

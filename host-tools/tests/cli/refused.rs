@@ -32,7 +32,10 @@ fn bad_flags_are_one_sentence() {
         &folder,
         &["sample", "fashion-17"],
         1,
-        &["there is no model 'fashion-17'", "fashion-16, fashion-16-fast, faces-16, fashion-16-eps"],
+        &[
+            "there is no model 'fashion-17'",
+            "fashion-16, fashion-16-fast, fashion-16-nano, faces-16-fast, faces-16, fashion-16-eps",
+        ],
     );
     refused(&folder, &["sample", "tiny.safetensors"], 1, &["is a checkpoint, not a blob", "picodream export"]);
     refused(&folder, &["sample", "tiny.pdm", "--out", "tiny.pdm/x.png"], 1, &["tiny.pdm"]);
