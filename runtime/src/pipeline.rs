@@ -252,6 +252,8 @@ impl<'m, 'a, S: Sampler, P: Spacing> Pipeline<'m, 'a, S, P> {
     ///
     /// # Errors
     /// [`SetupError`] with the numbers; nothing has been computed then.
+    // Not inlined: what it takes on the stack is free again before the first operator.
+    #[inline(never)]
     pub fn new(model: &Model<'m>, arena: &'a mut [u8], config: Config<S, P>) -> Result<Self, SetupError> {
         let unet = checked(model, arena, Config::<S, P>::arena_bytes(model))?;
         let seed = config.seed;

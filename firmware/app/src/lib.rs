@@ -84,10 +84,11 @@ fn draw<S: picodream::Sampler + Copy>(
     let num_classes = model.header().map_err(SetupError::Blob)?.num_classes;
     for index in 0..u64::from(request.count) {
         let seed = request.seed.wrapping_add(index);
+        let class = request.class.of_seed(seed, num_classes);
         let config = Config {
             // What does not fit is refused like any other number of steps that is too large.
             steps: u16::try_from(request.steps).unwrap_or(u16::MAX),
-            class: request.class.of_seed(seed, num_classes),
+            class,
             guidance: request.guidance,
             clip_sample: request.clip_sample,
             ..Config::with_sampler(seed, sampler)
@@ -96,7 +97,7 @@ fn draw<S: picodream::Sampler + Copy>(
         if index == 0 {
             announce(board, pipeline.unet(), pipeline.arena().len());
         }
-        draw_one(board, &mut pipeline, &config);
+        draw_one(board, &mut pipeline, seed, class);
     }
     let stack_peak_bytes = board.stack_peak_bytes();
     defmt::println!("stack peak {=u32} bytes", stack_peak_bytes);
@@ -122,7 +123,7 @@ fn announce(board: &mut impl Board, unet: &UNet, arena_bytes: usize) {
     });
 }
 
-fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeline<S>, config: &Config<S>) {
+fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeline<S>, seed: u64, class: Option<u16>) {
     let mut total = 0;
     loop {
         let (instructions, progress) = counted(board, |_| pipeline.step());
@@ -133,7 +134,7 @@ fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeli
         }
     }
     let per_step = total / u64::from(pipeline.steps_done());
-    send_image(board, &pipeline.image(), config.seed, config.class, per_step);
+    send_image(board, &pipeline.image(), seed, class, per_step);
 }
 
 fn send_image(board: &mut impl Board, image: &Image, seed: u64, class: Option<u16>, per_step: u64) {
