@@ -3,6 +3,7 @@
 //! One JSON file, kept beside the checkpoint; every verb reads it through [`ModelConfig::validate`].
 
 use anyhow::{Result, ensure};
+use picodream::spacing::FewStep;
 use serde::{Deserialize, Serialize};
 
 pub use crate::schedule::ScheduleConfig;
@@ -188,6 +189,12 @@ impl ModelConfig {
     #[must_use]
     pub fn few_step_sigma(&self) -> Option<f32> {
         self.tune.as_ref().filter(|_| self.for_consistency()).map(|tuned| tuned.recipe.few_step_sigma)
+    }
+
+    /// The levels that it draws in few steps with: its own, or the usual ones.
+    #[must_use]
+    pub fn few_step(&self) -> FewStep {
+        self.few_step_sigma().map_or(FewStep::ECT, |sigma| FewStep { sigma })
     }
 
     /// Number of classes; 0 for an unconditional model.

@@ -4,7 +4,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow, ensure};
-use picodream::blob::Header;
 use picodream::edit::Drawing;
 use picodream::spacing::{AnySpacing, Ends, FewStep, Karras, Trailing};
 use picodream::{Config, Ddim, Image, Model, Pipeline, Progress};
@@ -29,7 +28,7 @@ impl Network<'_> {
     #[must_use]
     pub fn few_step(&self) -> FewStep {
         match self {
-            Self::Int8(model) => model.header().map_or(FewStep::ECT, |header| few_step_of(&header)),
+            Self::Int8(model) => model.header().map_or(FewStep::ECT, |header| header.few_step()),
             Self::F32(pipeline) => pipeline.few_step(),
         }
     }
@@ -137,12 +136,6 @@ pub fn usual_spacing(sampler: &SamplerChoice, few_step: FewStep) -> AnySpacing {
         | SamplerChoice::Pndm(_) => AnySpacing::Karras(Karras { ends: Ends::FROM_80, ..Karras::FULL }),
         _ => AnySpacing::Trailing(Trailing),
     }
-}
-
-/// The few-step levels of a blob, or the usual ones of a model that was not tuned for them.
-#[must_use]
-pub fn few_step_of(header: &Header) -> FewStep {
-    if header.few_steps == 0 { FewStep::ECT } else { FewStep { sigma: header.few_step_sigma } }
 }
 
 /// One image to draw.

@@ -72,7 +72,7 @@ impl FloatPipeline {
             prediction_type: prediction_type(config),
             pixel: pixel_mapping(config),
             image: config.image,
-            few_step: config.few_step_sigma().map_or(FewStep::ECT, |sigma| FewStep { sigma }),
+            few_step: config.few_step(),
         })
     }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use picodream::rng::NoiseStream;
 use picodream::schedule::Schedule;
-use picodream::spacing::{FewStep, Spacing, Trailing};
+use picodream::spacing::{Spacing, Trailing};
 
 use super::estimate::{Level, estimate_values, image_len};
 use super::shards::Weights;
@@ -85,9 +85,7 @@ pub fn draw(
     streams.iter_mut().zip(x.chunks_exact_mut(len)).for_each(|(stream, x)| stream.fill_gaussian(x));
     let levels = match rule {
         Rule::Ddim => visited(config, Trailing, steps),
-        Rule::Consistency => {
-            visited(config, config.few_step_sigma().map_or(FewStep::ECT, |sigma| FewStep { sigma }), steps)
-        }
+        Rule::Consistency => visited(config, config.few_step(), steps),
     };
     for pair in levels.windows(2) {
         let (now, next) = (pair[0], pair[1]);

@@ -3,6 +3,7 @@
 use super::bytes::{align16, f32_at, put, u8_at, u16_at, u32_at};
 use super::error::ParseError;
 use crate::checksum::CRC32;
+use crate::spacing::FewStep;
 
 /// Format version that this module reads and writes.
 pub const VERSION: u16 = 2;
@@ -171,7 +172,7 @@ pub struct Header {
     /// Most steps that the model was tuned to draw in with the consistency sampler; 0 when it was not. Tools take it for their
     /// defaults, the pipeline does not look at it.
     pub few_steps: u8,
-    /// σ̂ of the middle of its few-step levels ([`crate::spacing::FewStep`]), measured for its data; 0 when `few_steps` is 0.
+    /// σ̂ of the middle of its few-step levels ([`Header::few_step`]), measured for its data; 0 when `few_steps` is 0.
     pub few_step_sigma: f32,
     /// The section table, in the order of [`SectionKind`].
     pub sections: [Region; SECTION_COUNT],
@@ -288,6 +289,12 @@ impl Header {
         };
         header.check(blob)?;
         Ok(header)
+    }
+
+    /// The levels that a tuned model draws in few steps with, the usual ones of a model that was not tuned for them.
+    #[must_use]
+    pub fn few_step(&self) -> FewStep {
+        if self.few_steps == 0 { FewStep::ECT } else { FewStep { sigma: self.few_step_sigma } }
     }
 
     fn check(&self, blob: &[u8]) -> Result<(), ParseError> {

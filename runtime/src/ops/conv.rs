@@ -258,22 +258,30 @@ impl Work<'_> {
     /// So many blocks of four 2×2 tiles at a time: one, or those of some pairs of output rows.
     fn winograd(&mut self, at_once: usize) {
         let Self { feed, output, weights, acc, tiles, height, width, cout } = self;
-        let (geometry, in_row) = (feed.geometry(), width.div_ceil(BLOCK_PIXELS));
-        let (pairs, blocks) = (geometry.pairs, height.div_ceil(2) * in_row);
-        for first in (0..blocks).step_by(at_once) {
-            let last = blocks.min(first + at_once);
-            for (block, tiles) in (first..last).zip(tiles.chunks_exact_mut(128 * pairs)) {
-                let y = block / in_row * 2;
-                let slots: [usize; 4] = core::array::from_fn(|k| feed.load_padded(y + k, output.out.as_elements()));
+        let (geometry, in_row, row_pairs) = (feed.geometry(), width.div_ceil(BLOCK_PIXELS), height.div_ceil(2));
+        let pairs = geometry.pairs;
+        // A block by its pair of output rows and its place in them.
+        let after = |(y, x): (usize, usize)| if x + 1 < in_row { (y, x + 1) } else { (y + 1, 0) };
+        let (mut first, mut slots) = ((0, 0), [0; 4]);
+        while first.0 < row_pairs {
+            let (mut end, mut blocks) = (first, 0);
+            for tiles in tiles.chunks_exact_mut(128 * pairs).take(at_once) {
+                if end.0 == row_pairs {
+                    break;
+                }
+                if end.1 == 0 {
+                    slots = core::array::from_fn(|k| feed.load_padded(2 * end.0 + k, output.out.as_elements()));
+                }
                 let rows = slots.map(|slot| feed.row(slot));
-                kernels::winograd_input(rows, &geometry, block % in_row * BLOCK_PIXELS, tiles);
+                kernels::winograd_input(rows, &geometry, end.1 * BLOCK_PIXELS, tiles);
+                (end, blocks) = (after(end), blocks + 1);
             }
             let mut channel = 0;
             while channel < *cout {
                 let held = channel / 2 % weights.out_pairs;
                 let weight = &weights.part(channel / 2 - held)[winograd_bytes(2, 2) as usize * pairs * held..];
-                let mut channels = 2;
-                for (block, tiles) in (first..last).zip(tiles.chunks_exact(128 * pairs)) {
+                let (mut channels, mut block) = (2, first);
+                for tiles in tiles.chunks_exact(128 * pairs).take(blocks) {
                     let sums = if *cout - channel >= 8 && kernels::winograd_eight(tiles, pairs, weight, acc) {
                         channels = 8;
                         &**acc
@@ -282,7 +290,7 @@ impl Work<'_> {
                         kernels::winograd_products(tiles, pairs, weight, products, sums);
                         &*sums
                     };
-                    let (y, x) = (block / in_row * 2, block % in_row * BLOCK_PIXELS);
+                    let (y, x) = (2 * block.0, block.1 * BLOCK_PIXELS);
                     for row in 0..2.min(*height - y) {
                         output.finish(&Block {
                             acc: &sums[row * channels * BLOCK_PIXELS..][..channels * BLOCK_PIXELS],
@@ -290,15 +298,17 @@ impl Work<'_> {
                             pixels: BLOCK_PIXELS.min(*width - x),
                             channel,
                             channels: channels.min(*cout - channel),
-                            row: y - first / in_row * 2 + row,
+                            row: y - 2 * first.0 + row,
                         });
                     }
+                    block = after(block);
                 }
                 channel += channels;
             }
-            if last % in_row == 0 {
-                output.end_rows((last / in_row * 2).min(*height) - first / in_row * 2);
+            if end.1 == 0 {
+                output.end_rows((2 * end.0).min(*height) - 2 * first.0);
             }
+            first = end;
         }
     }
 

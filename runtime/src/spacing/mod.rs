@@ -3,12 +3,13 @@
 mod any;
 mod curve;
 mod even;
+mod few_step;
 
 pub use any::AnySpacing;
 pub use curve::{Ends, Exponential, Karras, TrigFlow};
 pub use even::{Diffusers, DiffusersRule, Leading, Linspace};
+pub use few_step::FewStep;
 
-use crate::math;
 use crate::sampler::SamplerError;
 use crate::schedule::{Level, Schedule};
 
@@ -73,55 +74,6 @@ impl Spacing for Timesteps<'_> {
     fn check(&self, schedule: &Schedule<'_>, steps: u16) -> Result<(), SamplerError> {
         let last = f32::from(schedule.num_train_timesteps().saturating_sub(1));
         check_falling("timesteps", self.0, steps, 0.0, last)
-    }
-}
-
-/// The levels of few-step models tuned for consistency: T − 1, then σ̂ falling by [`FewStep::RATIO`] from step to step, with
-/// `sigma` in the middle: `sigma` for two steps; 2.5, 1 and 0.4 times it for four. More than 8 steps are [`Trailing`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FewStep {
-    /// σ̂ of the middle, above 0. The best hangs on the data: high where outlines matter, low where flat colours do.
-    pub sigma: f32,
-}
-
-impl Default for FewStep {
-    /// What ECT (arXiv:2406.14548) takes for two steps: 0.821 for data whose deviation is 0.5.
-    fn default() -> Self {
-        Self::ECT
-    }
-}
-
-impl FewStep {
-    /// See [`FewStep::default`].
-    pub const ECT: Self = Self { sigma: 1.642 };
-
-    /// What σ̂ falls by.
-    pub const RATIO: f32 = 2.5;
-
-    /// Most steps that it has levels for.
-    const MOST: u16 = 8;
-}
-
-impl Spacing for FewStep {
-    fn level(&self, schedule: &Schedule<'_>, steps: u16, step: u16) -> Level {
-        if steps > Self::MOST {
-            return Trailing.level(schedule, steps, step);
-        }
-        match step {
-            0 => schedule.noisiest(),
-            step if step >= steps => Level::CLEAN,
-            step => {
-                let above_middle = 0.5 * f32::from(steps) - f32::from(step);
-                schedule.level_of_sigma(self.sigma * math::exp(above_middle * math::ln(Self::RATIO)))
-            }
-        }
-    }
-
-    fn check(&self, _: &Schedule<'_>, _: u16) -> Result<(), SamplerError> {
-        if self.sigma > 0.0 && self.sigma.is_finite() {
-            return Ok(());
-        }
-        Err(SamplerError { field: "sigma", value: self.sigma, allowed: "above 0" })
     }
 }
 
