@@ -7,7 +7,7 @@ use picodream_tools::{eval::features::shipped_path, train::classifier::train_fea
 
 #[derive(Parser)]
 struct Args {
-    /// fashion or faces.
+    /// fashion, faces or emoji.
     source: String,
     /// Width and height of the images.
     #[arg(long, default_value_t = 16)]

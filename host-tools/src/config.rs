@@ -141,7 +141,7 @@ impl TrainConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Built-in set (`fashion`, `faces`) or the path of a folder or IDX file.
+    /// Built-in set (`fashion`, `faces`, `emoji`) or the path of a folder or IDX file.
     pub source: String,
     /// Subtracted, on the 0..1 scale.
     pub mean: f32,

@@ -55,7 +55,8 @@ fn shipped_config(source: &str) -> Option<PathBuf> {
     let name = match source {
         "fashion" => "fashion-16",
         "faces" => "faces-16",
-        "fashion-16" | "faces-16" | "fashion-16-eps" => source,
+        "emoji" => "emoji-32",
+        "fashion-16" | "faces-16" | "fashion-16-eps" | "emoji-32" => source,
         _ => return None,
     };
     let path = recipes().join(name).with_extension("json");
@@ -108,9 +109,9 @@ pub fn tune_recipe(base: &ModelConfig, file: Option<&Path>, overrides: &TuneOver
 /// standard deviation 1.
 fn default_recipe(source: &str, overrides: &Overrides) -> Result<ModelConfig> {
     let kind = Source::parse(source)?;
-    let size = overrides.size.unwrap_or(16);
-    let grey = overrides.grey || matches!(kind, Source::Fashion | Source::FashionMini | Source::Idx(_));
-    let image = ImageConfig { width: size, height: size, channels: if grey { 1 } else { 3 } };
+    let size = overrides.size.unwrap_or(kind.size());
+    let channels = if overrides.grey { 1 } else { kind.channels() };
+    let image = ImageConfig { width: size, height: size, channels };
     let data = data::load_train(source, image)?;
     let (mean, std) = moments(&data.images);
     let unknown = |field: &str| format!("not stated: set {field} in the config");
@@ -191,6 +192,9 @@ mod tests {
             recipe("fashion-mini", &Overrides { steps: Some(7), seed: Some(3), ..Overrides::default() }).unwrap();
         assert_eq!((config.train.steps, config.train.seed, config.image.channels), (7, 3, 1));
         assert_eq!(config.num_classes(), 10);
+        let config = recipe("emoji", &Overrides::default()).unwrap();
+        let ImageConfig { width, height, channels } = config.image;
+        assert_eq!((width, height, channels, config.num_classes()), (32, 32, 3, 9));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::picture::Picture;
 
 /// Fetch or check a data set, and show some of its images.
 ///
-/// `faces` and `fashion-mini` are part of the repository. `fashion` (Fashion-MNIST, 70,000 garments) is fetched once as a
+/// `faces`, `emoji` and `fashion-mini` are part of the repository. `fashion` (Fashion-MNIST, 70,000 garments) is fetched once as a
 /// Debian package; where that is not possible the error says which files to put where. A folder of PNG or JPEG files
 /// (sub-folders are classes) or an IDX images file is read as training would read it.
 #[derive(Args, Debug)]
@@ -21,12 +21,12 @@ Examples:
   picodream data faces
   picodream data my-pictures --size 32 --channels 3")]
 pub struct DataArgs {
-    /// fashion, fashion-mini, faces, a folder of pictures, or an IDX images file.
+    /// fashion, fashion-mini, faces, emoji, a folder of pictures, or an IDX images file.
     #[arg(value_name = "NAME|PATH")]
     source: String,
-    /// Width and height to which images are fitted, in pixels.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
-    size: u16,
+    /// Width and height to which images are fitted, in pixels [default: 32 for emoji, else 16].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    size: Option<u16>,
     /// 1 for grey, 3 for RGB; the built-in sets have their own default.
     #[arg(long, value_parser = ["1", "3"])]
     channels: Option<String>,
@@ -41,12 +41,9 @@ pub fn run(args: &DataArgs, output: &Output) -> Result<()> {
         fetched = Some(data::fetch_fashion(&fashion::default_folder())?);
         spinner.finish_and_clear();
     }
-    let channels = match (&args.channels, &source) {
-        (Some(text), _) => usize::from(text == "3") * 2 + 1,
-        (None, Source::Fashion | Source::FashionMini | Source::Idx(_)) => 1,
-        (None, Source::Faces | Source::Folder(_)) => 3,
-    };
-    let image = ImageConfig { width: args.size.into(), height: args.size.into(), channels };
+    let channels = args.channels.as_ref().map_or(source.channels(), |text| if text == "3" { 3 } else { 1 });
+    let size = args.size.map_or(source.size(), usize::from);
+    let image = ImageConfig { width: size, height: size, channels };
     let spinner = output.spinner("reading images");
     let train = data::load(&args.source, Split::Train, image)?;
     let test = data::load(&args.source, Split::Test, image)?;

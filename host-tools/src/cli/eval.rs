@@ -53,7 +53,7 @@ pub struct EvalArgs {
     /// Which network draws.
     #[arg(long, value_enum, default_value_t = Engine::Int8)]
     engine: Engine,
-    /// The data to compare with: fashion or faces [default: what the model was trained on].
+    /// The data to compare with: fashion, faces or emoji [default: what the model was trained on].
     #[arg(long, value_name = "NAME")]
     data: Option<String>,
     /// Evaluate so many times, each with seeds of its own, and tell the mean and its 95 % interval.

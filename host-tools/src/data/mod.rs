@@ -1,8 +1,9 @@
-//! Images to train on and to compare with: two built-in sets, folders of pictures and IDX files, all as [`Dataset`].
+//! Images to train on and to compare with: four built-in sets, folders of pictures and IDX files, all as [`Dataset`].
 //!
-//! A *source* is a name (`fashion`, `fashion-mini`, `faces`) or a path; write `./faces` for a folder of that name.
+//! A *source* is a name (`fashion`, `fashion-mini`, `faces`, `emoji`) or a path; write `./faces` for a folder of that name.
 //! Every source has a training and a test split that never share an image; see [`split`] for a user's own data.
 
+pub mod emoji;
 pub mod faces;
 pub mod fashion;
 pub mod fetch;
@@ -71,6 +72,8 @@ pub enum Source {
     FashionMini,
     /// DiceBear pixel-art faces kept in the repository.
     Faces,
+    /// Noto emoji kept in the repository.
+    Emoji,
     /// A folder of PNG and JPEG files.
     Folder(PathBuf),
     /// An IDX images file.
@@ -79,7 +82,7 @@ pub enum Source {
 
 impl Source {
     /// Names of the built-in sets.
-    pub const NAMES: [&str; 3] = ["fashion", "fashion-mini", "faces"];
+    pub const NAMES: [&str; 4] = ["fashion", "fashion-mini", "faces", "emoji"];
 
     /// Tells what `text` names; an error says what may be named.
     pub fn parse(text: &str) -> Result<Self> {
@@ -87,6 +90,7 @@ impl Source {
             "fashion" => return Ok(Self::Fashion),
             "fashion-mini" => return Ok(Self::FashionMini),
             "faces" => return Ok(Self::Faces),
+            "emoji" => return Ok(Self::Emoji),
             _ => {}
         }
         let path = PathBuf::from(text);
@@ -100,6 +104,18 @@ impl Source {
             "there is no data '{text}': give one of {}, a folder of PNG or JPEG files, or an IDX images file",
             Self::NAMES.join(", ")
         )
+    }
+
+    /// Width and height at which models of this data are made, if nothing else is asked for.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        if matches!(self, Self::Emoji) { 32 } else { 16 }
+    }
+
+    /// 3 where there is colour to be seen, else 1.
+    #[must_use]
+    pub const fn channels(&self) -> usize {
+        if matches!(self, Self::Faces | Self::Emoji | Self::Folder(_)) { 3 } else { 1 }
     }
 }
 
@@ -126,6 +142,7 @@ pub fn load(source: &str, split: Split, image: ImageConfig) -> Result<Dataset> {
         Source::Fashion => fashion::load(&fashion::default_folder(), split, image),
         Source::FashionMini => fashion::load_mini(split, image),
         Source::Faces => faces::load(split, image),
+        Source::Emoji => emoji::load(split, image),
         Source::Folder(path) => folder::load(&path, split, image),
         Source::Idx(path) => idx::load(&path, split, image),
     }
@@ -156,7 +173,7 @@ mod tests {
     #[test]
     fn absent_source_names_what_exists() {
         let error = load_train("no/such/place", GREY).unwrap_err().to_string();
-        assert!(error.contains("no/such/place") && error.contains("fashion, fashion-mini, faces"), "{error}");
+        assert!(error.contains("no/such/place") && error.contains("fashion, fashion-mini, faces, emoji"), "{error}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::frechet::Gaussian;
 use crate::checkpoint::{Tensor, read_tensors, write_tensors};
 use crate::config::ImageConfig;
+use crate::data::Source;
 use crate::files;
 
 /// Features per image.
@@ -26,7 +27,7 @@ pub const WIDTHS: [usize; 3] = [16, 32, 64];
 pub struct FeatureCard {
     /// File name without extension.
     pub name: String,
-    /// The data set it judges ([`crate::data::Source::NAMES`]).
+    /// The data set it judges ([`Source::NAMES`]).
     pub source: String,
     /// Shape of the images it takes.
     pub image: ImageConfig,
@@ -91,12 +92,14 @@ impl FeatureNet {
     pub fn for_source(source: &str, image: ImageConfig) -> Result<Self> {
         let family = source.split('-').next().unwrap_or(source);
         ensure!(
-            matches!(family, "fashion" | "faces") && crate::data::Source::NAMES.contains(&source),
-            "there is no feature network for the data '{source}'; a Fréchet distance can be measured for fashion and faces"
+            matches!(family, "fashion" | "faces" | "emoji") && Source::NAMES.contains(&source),
+            "there is no feature network for the data '{source}'; a Fréchet distance can be measured for fashion, faces \
+             and emoji"
         );
-        // A size without a network of its own is refused by the one of 16×16.
+        // A size without a network of its own is refused by the one of the usual size.
         let of_size = shipped_path(family, image.width);
-        let net = Self::load(&if of_size.is_file() { of_size } else { shipped_path(family, 16) })?;
+        let usual = shipped_path(family, Source::parse(source)?.size());
+        let net = Self::load(&if of_size.is_file() { of_size } else { usual })?;
         net.ensure_shape(image)?;
         Ok(net)
     }

@@ -16,7 +16,7 @@ use super::ops::conv::Conv;
 use super::{STREAM_INIT, STREAM_STEP};
 use crate::checkpoint::Tensor as Plain;
 use crate::config::ImageConfig;
-use crate::data::{Dataset, load_test, load_train};
+use crate::data::{Dataset, Source, load_test, load_train};
 use crate::eval::corrupt::{Corruption, add_noise};
 use crate::eval::features::{FEATURES, FeatureCard, FeatureNet, Floor, expected_shapes, save};
 use crate::eval::frechet::{Gaussian, frechet_distance};
@@ -49,7 +49,7 @@ struct Task {
     seed: u64,
 }
 
-/// Trains the network of `source` (`fashion` or `faces`) at `size`×`size` for `steps` steps and writes `out` (`.safetensors`) and its card.
+/// Trains the network of `source` (`fashion`, `faces` or `emoji`) at `size`×`size` for `steps` steps and writes `out` (`.safetensors`) and its card.
 pub fn train_features(source: &str, size: usize, steps: usize, seed: u64, out: &Path) -> Result<FeatureCard> {
     ensure!(steps > WARMUP, "{steps} steps are too few; give more than {WARMUP}");
     let task = Task::new(source, size, seed)?;
@@ -70,7 +70,7 @@ pub fn train_features(source: &str, size: usize, steps: usize, seed: u64, out: &
 
 impl Task {
     fn new(source: &str, size: usize, seed: u64) -> Result<Self> {
-        let channels = if source == "faces" { 3 } else { 1 };
+        let channels = Source::parse(source)?.channels();
         let image = ImageConfig { width: size, height: size, channels };
         let (train, test) = (load_train(source, image)?, load_test(source, image)?);
         let labelled = !train.labels.is_empty();
@@ -243,7 +243,11 @@ fn unmeasured(
     out: &Path,
 ) -> Result<(FeatureCard, BTreeMap<String, Plain>)> {
     let name = out.file_stem().and_then(|s| s.to_str()).context("the output needs a file name")?.to_owned();
-    let licence = if task.labelled { "MIT (Fashion-MNIST, Zalando SE)" } else { "CC0-1.0 (Pixel Art, DiceBear)" };
+    let licence = match &task.source[..] {
+        "faces" => "CC0-1.0 (Pixel Art, DiceBear)",
+        "emoji" => "Apache-2.0 (Noto Emoji, Google)",
+        _ => "MIT (Fashion-MNIST, Zalando SE)",
+    };
     let card = FeatureCard {
         name,
         source: task.source.clone(),
@@ -322,9 +326,11 @@ fn accuracy(task: &Task, net: &FeatureNet) -> f64 {
 /// Fréchet distance of disjoint sets of n training images to the test split, averaged over the sets of each n.
 fn floors(task: &Task, net: &FeatureNet, reference: &Gaussian) -> Result<Vec<Floor>> {
     let mut order = Order::new(task.seed, task.train.len());
-    let pool: Vec<u8> = (0..FLOOR_POOL as u64).flat_map(|n| task.train.image(order.index(n)).iter().copied()).collect();
+    let pool: Vec<u8> = (0..FLOOR_POOL.min(task.train.len()) as u64)
+        .flat_map(|n| task.train.image(order.index(n)).iter().copied())
+        .collect();
     let features = net.features(&pool);
-    let floor = |&samples: &usize| {
+    let floor = |samples: usize| {
         let sets: Vec<f64> = features
             .chunks_exact(samples * FEATURES)
             .map(|set| Ok(frechet_distance(&Gaussian::fit(set, FEATURES)?, reference)))
@@ -332,7 +338,7 @@ fn floors(task: &Task, net: &FeatureNet, reference: &Gaussian) -> Result<Vec<Flo
         // Four places: below that the figure hangs on the order of the sums.
         Ok(Floor { samples, fd: (sets.iter().sum::<f64>() / sets.len() as f64 * 1e4).round() / 1e4 })
     };
-    FLOOR_SIZES.iter().map(floor).collect()
+    FLOOR_SIZES.into_iter().filter(|&samples| samples <= task.train.len()).map(floor).collect()
 }
 
 #[cfg(test)]

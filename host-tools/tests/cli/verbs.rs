@@ -45,6 +45,11 @@ fn data_in_the_repository_needs_no_network() {
     let value = json(&folder, &["data", "fashion-mini"]);
     assert!(value["train_images"] == 1000 && value["test_images"] == 1000);
     assert_eq!(value["class_names"].as_array().unwrap().len(), 10);
+    // Emoji come at their own size; 1,078 of 1,295 are for training, each also mirrored.
+    let value = json(&folder, &["data", "emoji"]);
+    assert!(value["train_images"] == 2 * 1078 && value["test_images"] == 217, "{value}");
+    assert_eq!(value["image"], serde_json::json!({ "width": 32, "height": 32, "channels": 3 }));
+    assert_eq!(value["class_names"][0], "Faces");
 }
 
 #[test]
