@@ -191,6 +191,12 @@ impl ModelConfig {
         self.tune.as_ref().filter(|_| self.for_consistency()).map(|tuned| tuned.recipe.few_step_sigma)
     }
 
+    /// Bits of the grid that its weights were tuned on, if they were.
+    #[must_use]
+    pub fn weight_bits(&self) -> Option<u8> {
+        self.tune.as_ref().and_then(|tuned| tuned.recipe.weight_bits)
+    }
+
     /// The levels that it draws in few steps with: its own, or the usual ones.
     #[must_use]
     pub fn few_step(&self) -> FewStep {

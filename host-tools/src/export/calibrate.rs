@@ -257,7 +257,13 @@ mod tests {
         let config = random::config(ImageConfig { width: 4, height: 4, channels: 1 }, unet, 2);
         assert_eq!(Trajectories::of(&config), Trajectories::default());
         let of = |method| {
-            let recipe = TuneRecipe { method, guidance: 1.5, few_step_sigma: 2.0, train: config.train.clone() };
+            let recipe = TuneRecipe {
+                method,
+                guidance: 1.5,
+                few_step_sigma: 2.0,
+                weight_bits: None,
+                train: config.train.clone(),
+            };
             Trajectories::of(&ModelConfig { tune: Some(Tuned { base: "base".into(), recipe }), ..config.clone() })
         };
         let consistency = of(Method::CONSISTENCY);

@@ -90,7 +90,8 @@ pub fn export_with_progress(
     };
     let calibration =
         calibrate::calibrate(&pipeline, &options.trajectories, &mut piece_done).context("calibration failed")?;
-    let lowered = lower::lower_with_progress(graph, &calibration, &options.rules, options.kernels, &mut piece_done)?;
+    let rules = Rules { trained_bits: checkpoint.config.weight_bits(), ..options.rules.clone() };
+    let lowered = lower::lower_with_progress(graph, &calibration, &rules, options.kernels, &mut piece_done)?;
     let bytes = pack::pack(&checkpoint.config, &lowered)?;
     if let Kernels::Within(budget) = options.kernels {
         budget.check(bytes.len(), lowered.plan.peak)?;

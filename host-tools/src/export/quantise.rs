@@ -5,6 +5,7 @@
 
 use picodream::blob::{WeightFormat, group_of};
 
+use crate::config::ModelConfig;
 use crate::float::{Linear, Skips};
 
 use super::calibrate::BranchStats;
@@ -33,6 +34,9 @@ pub struct Rules {
     pub skips: Skips,
     /// How weights of convolutions are kept, but for the first and the last, which see the image itself and are small.
     pub weights: WeightFormat,
+    /// Bits of the grid that the weights are on already ([`crate::tune::TuneRecipe::weight_bits`]; [`super::export`] takes it
+    /// from the checkpoint). They are then taken as they are, which wants one scale for the inputs of both branches.
+    pub trained_bits: Option<u8>,
 }
 
 impl Default for Rules {
@@ -48,11 +52,20 @@ impl Default for Rules {
             qmax: 511,
             skips: Skips::Narrowed,
             weights: WeightFormat::Int8,
+            trained_bits: None,
         }
     }
 }
 
 impl Rules {
+    /// The rules that measured best for a model: 12 bits for inputs where the weights were tuned on a grid, whose sums leave
+    /// room for them.
+    #[must_use]
+    pub fn usual(config: &ModelConfig) -> Self {
+        let rules = Self { trained_bits: config.weight_bits(), ..Self::default() };
+        if rules.trained_bits.is_some() { rules.with_input_bits(12) } else { rules }
+    }
+
     /// With inputs of so many bits, 8 to 12, for every matrix product but `conv_in`'s, which keeps its 12.
     #[must_use]
     pub fn with_input_bits(self, bits: u8) -> Self {
@@ -106,14 +119,20 @@ pub struct Precision {
     pub weights: WeightFormat,
 }
 
-/// Rounds rows of `cols` weights to the nearest; the largest of a row becomes ±127.
+/// The largest integer of so many bits: 127 of 8.
 #[must_use]
-pub fn quantise_rows(weight: &[f32], cols: usize) -> QuantRows {
+pub fn largest_of(bits: u8) -> f32 {
+    f32::from((1i16 << (bits - 1)) - 1)
+}
+
+/// Rounds rows of `cols` weights to the nearest; the largest of a row becomes ±`largest`, at most [`WEIGHT_MAX`].
+#[must_use]
+pub fn quantise_rows(weight: &[f32], cols: usize, largest: f32) -> QuantRows {
     let mut result = QuantRows { weight: Vec::with_capacity(weight.len()), multipliers: Vec::new(), scale: Vec::new() };
     for row in weight.chunks_exact(cols) {
         let absmax = row.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-        let scale = if absmax > 0.0 { absmax / WEIGHT_MAX } else { 1.0 };
-        let round = |&w: &f32| (w / scale).round_ties_even().clamp(-WEIGHT_MAX, WEIGHT_MAX) as i8;
+        let scale = if absmax > 0.0 { absmax / largest } else { 1.0 };
+        let round = |&w: &f32| (w / scale).round_ties_even().clamp(-largest, largest) as i8;
         result.weight.extend(row.iter().map(round));
         result.scale.push(scale);
     }
@@ -123,7 +142,7 @@ pub fn quantise_rows(weight: &[f32], cols: usize) -> QuantRows {
 /// A linear layer with f32 inputs: int8 rows, bias unchanged.
 #[must_use]
 pub fn quantise_linear(layer: &Linear) -> QuantRows {
-    quantise_rows(&layer.weight, layer.inputs())
+    quantise_rows(&layer.weight, layer.inputs(), WEIGHT_MAX)
 }
 
 /// A matrix product with quantised inputs.
@@ -148,16 +167,25 @@ pub fn quantise_product(
     inputs: Precision,
     rules: &Rules,
 ) -> QuantProduct {
+    let present = || (0..2).filter(|&branch| channels[branch] > 0);
     let mut inv_scale = [0.0; 2];
-    let mut scales = Vec::new();
-    for branch in (0..2).filter(|&branch| channels[branch] > 0) {
-        inv_scale[branch] = inverse_scale(stats[branch], inputs, rules.clip_by_error);
-        scales.extend(std::iter::repeat_n(1.0 / inv_scale[branch], channels[branch]));
+    present().for_each(|branch| inv_scale[branch] = inverse_scale(stats[branch], inputs, rules.clip_by_error));
+    let as_they_are = rules.trained_bits.filter(|_| inputs.weights == WeightFormat::Int8);
+    if as_they_are.is_some() {
+        let common = present().map(|branch| inv_scale[branch]).fold(f32::INFINITY, f32::min);
+        present().for_each(|branch| inv_scale[branch] = common);
     }
+    let scales: Vec<f32> =
+        present().flat_map(|branch| std::iter::repeat_n(1.0 / inv_scale[branch], channels[branch])).collect();
     let cols = weight.len() / bias.len();
+    if let Some(bits) = as_they_are {
+        let mut rows = quantise_rows(weight, cols, largest_of(bits));
+        rows.scale.iter_mut().for_each(|scale| *scale *= scales[0]);
+        return QuantProduct { rows, bias: bias.to_vec(), inv_scale };
+    }
     let folded: Vec<f32> = weight.iter().enumerate().map(|(i, w)| w * scales[i % scales.len()]).collect();
     if !rules.compensate && inputs.weights == WeightFormat::Int8 {
-        return QuantProduct { rows: quantise_rows(&folded, cols), bias: bias.to_vec(), inv_scale };
+        return QuantProduct { rows: quantise_rows(&folded, cols, WEIGHT_MAX), bias: bias.to_vec(), inv_scale };
     }
     let covariance = if rules.compensate { moments.covariance(&scales) } else { identity(cols) };
     let compensator = Compensator::new(&covariance, cols);
@@ -220,7 +248,7 @@ mod tests {
     fn weights_on_the_grid_come_back_exactly() {
         let ints: Vec<i8> = (0..60).map(|i| if i % 20 == 0 { -127 } else { (i * 37 % 255 - 127) as i8 }).collect();
         let weight: Vec<f32> = ints.iter().enumerate().map(|(i, &q)| f32::from(q) * [0.5, 0.01, 3.0][i / 20]).collect();
-        let rows = quantise_rows(&weight, 20);
+        let rows = quantise_rows(&weight, 20, WEIGHT_MAX);
         assert_eq!(rows.weight, ints);
         assert!(rows.scale.iter().zip([0.5, 0.01, 3.0]).all(|(s, want)| (s / want - 1.0).abs() < 1e-6));
     }
@@ -229,7 +257,7 @@ mod tests {
     fn rounding_errs_by_half_a_step_at_most_and_zero_rows_stay_zero() {
         let mut weight = gaussian(3, 200);
         weight[100..].fill(0.0);
-        let rows = quantise_rows(&weight, 100);
+        let rows = quantise_rows(&weight, 100, WEIGHT_MAX);
         for (i, (&w, &q)) in weight.iter().zip(&rows.weight).enumerate() {
             assert!((w - f32::from(q) * rows.scale[i / 100]).abs() <= 0.5001 * rows.scale[i / 100]);
         }
@@ -261,6 +289,28 @@ mod tests {
         }
         let db = 10.0 * (signal / error).log10();
         assert!(db > 35.0, "{db}");
+    }
+
+    #[test]
+    fn weights_trained_on_a_grid_are_taken_as_they_are() {
+        // Branch b is eight times smaller than a: by scales of their own the row of both would be on no grid.
+        let (of_a, of_b) = (stats(&[8.0, -8.0]), stats(&[1.0, -1.0]));
+        let ints: Vec<i8> = (0..24).map(|i| if i % 8 == 3 { 31 } else { (i * 37 % 63 - 31) as i8 }).collect();
+        let steps = [0.5f32, 0.01, 3.0];
+        let weight: Vec<f32> = ints.iter().enumerate().map(|(i, &q)| f32::from(q) * steps[i / 8]).collect();
+        let rules = Rules { trained_bits: Some(6), ..Rules::default() };
+        let bias = [1.0, 2.0, 3.0];
+        let moments = InputMoments::new(8);
+        let product = quantise_product((&weight, &bias), [4, 4], [&of_a, &of_b], &moments, PLAIN, &rules);
+        assert_eq!((&product.rows.weight, &product.bias[..]), (&ints, &bias[..]));
+        assert_eq!(product.inv_scale[0], product.inv_scale[1]);
+        for (scale, step) in product.rows.scale.iter().zip(steps) {
+            assert!((scale * product.inv_scale[0] / step - 1.0).abs() < 1e-6);
+        }
+        // 4-bit weights have a grid of their own.
+        let nibbles = Precision { weights: WeightFormat::Int4, ..PLAIN };
+        let own = quantise_product((&weight, &bias), [4, 4], [&of_a, &of_b], &moments, nibbles, &rules);
+        assert!(own.inv_scale[0] != own.inv_scale[1] && !own.rows.multipliers.is_empty());
     }
 
     #[test]

@@ -78,9 +78,13 @@ impl Lesson {
         }
     }
 
-    /// Loss and gradient of the step that `state` stands at.
+    /// Loss and gradient of the step that `state` stands at. Weights with a grid are seen on it, and the gradient there is taken
+    /// for that of the real ones.
     pub fn gradient(&self, course: &mut Course<'_>, state: &State) -> Result<(f64, Vec<f32>)> {
         let Course { config, data, levels, order, layout, threads } = course;
+        let on_grid =
+            config.weight_bits().map(|bits| State { weights: layout.on_grid(&state.weights, bits), ..state.clone() });
+        let state = on_grid.as_ref().unwrap_or(state);
         match self {
             Self::Denoise => {
                 let batch = Batch::draw(config, data, levels, order, state.step);

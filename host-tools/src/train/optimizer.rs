@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor, Var};
 
 use crate::checkpoint::{self, Checkpoint, expected_shapes, read_tensors, write_tensors};
 use crate::config::{ModelConfig, TrainConfig};
+use crate::export::quantise::{largest_of, quantise_rows};
 
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
@@ -61,6 +62,26 @@ impl FlatLayout {
         let tensor =
             |shape: &Vec<usize>, data: &[f32]| checkpoint::Tensor { shape: shape.clone(), data: data.to_vec() };
         self.entries.iter().map(|(name, shape, range)| (name.clone(), tensor(shape, &flat[range.clone()]))).collect()
+    }
+
+    /// The weights of convolutions and attention on the grid of `bits` bits by row
+    /// ([`crate::tune::TuneRecipe::weight_bits`]), the others as they are.
+    #[must_use]
+    pub fn on_grid(&self, flat: &[f32], bits: u8) -> Vec<f32> {
+        let mut flat = flat.to_vec();
+        for (name, shape, range) in &self.entries {
+            // What makes the time embedding is rounded to 8 bits whatever the grid, and costs nothing (docs/quantisation.md).
+            if shape.len() == 1 || name.contains("time_emb") || name.starts_with("class_embedding") {
+                continue;
+            }
+            let weights = &mut flat[range.clone()];
+            let cols = weights.len() / shape[0];
+            let rows = quantise_rows(weights, cols, largest_of(bits));
+            for (i, (weight, q)) in weights.iter_mut().zip(rows.weight).enumerate() {
+                *weight = f32::from(q) * rows.scale[i / cols];
+            }
+        }
+        flat
     }
 
     /// candle variables from one flat vector.
@@ -144,10 +165,16 @@ impl State {
         norm as f32
     }
 
+    /// The average weights, on their grid if they have one.
+    #[must_use]
+    pub fn averaged(&self, config: &ModelConfig, layout: &FlatLayout) -> Vec<f32> {
+        config.weight_bits().map_or_else(|| self.ema.clone(), |bits| layout.on_grid(&self.ema, bits))
+    }
+
     /// The average weights as a checkpoint.
     #[must_use]
     pub fn checkpoint(&self, config: &ModelConfig, layout: &FlatLayout) -> Checkpoint {
-        Checkpoint { config: config.clone(), tensors: layout.named(&self.ema) }
+        Checkpoint { config: config.clone(), tensors: layout.named(&self.averaged(config, layout)) }
     }
 
     /// Writes the whole state.

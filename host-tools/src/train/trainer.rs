@@ -107,7 +107,7 @@ fn run(
         }
         if options.sample_every > 0 && due(options.sample_every) {
             let title = format!("{} step {}", config.name, state.step);
-            let png = sample_sheet(&config, &layout.variables(&state.ema)?, &title)?;
+            let png = sample_sheet(&config, &layout.variables(&state.averaged(&config, &layout))?, &title)?;
             files::write_atomic(&options.out.with_extension("sheet.png"), &png)?;
         }
     }
