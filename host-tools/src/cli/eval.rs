@@ -23,7 +23,7 @@ use crate::sampling::{DrawnImage, Network, Request, Settings, available_threads,
 /// Prints the Fréchet distance between features of drawn images and of the test split, in the 64 features of a small
 /// network that is shipped with these tools: it is not FID, and it compares only models of the same data. The floor is
 /// what as many real training images score. For models with classes also the share of images that the network takes for
-/// the class that was asked for, in all and by class; for the faces the share that it takes for unbroken. Classes follow
+/// the class that was asked for, in all and by class; for faces and emoji the share that it takes for unbroken. Classes follow
 /// the seeds. --repeats says how sure the figures are, --neighbours how varied the images are and how near to the
 /// training images they come.
 #[derive(Args, Debug)]

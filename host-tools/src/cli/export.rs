@@ -98,17 +98,18 @@ pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
         arena_bytes,
         arena_lower_bound_bytes,
         peak_op,
+        order,
         op_count,
         macs_per_step,
     } = report;
     let crc32 = format!("{crc32:08x}");
     output.line(format_args!(
-        "{}: {name}, {blob_bytes} bytes, CRC-32 {crc32}\narena {arena_bytes} bytes (lower bound {arena_lower_bound_bytes}, peak at {peak_op}), {op_count} operators, {macs_per_step} MACs per step",
+        "{}: {name}, {blob_bytes} bytes, CRC-32 {crc32}\narena {arena_bytes} bytes (lower bound {arena_lower_bound_bytes}, peak at {peak_op}), {op_count} operators, {macs_per_step} MACs per step\norder {order}",
         out.display()
     ))?;
     output.object(&json!({
         "file": out, "name": name, "blob_bytes": blob_bytes, "crc32": crc32, "arena_bytes": arena_bytes,
-        "arena_lower_bound_bytes": arena_lower_bound_bytes, "peak_op": peak_op, "op_count": op_count,
+        "arena_lower_bound_bytes": arena_lower_bound_bytes, "peak_op": peak_op, "order": order, "op_count": op_count,
         "macs_per_step": macs_per_step,
     }))
 }

@@ -149,7 +149,8 @@ pub fn diff_with_progress(
     done: &mut (impl FnMut() + Send),
 ) -> Result<DiffReport> {
     let unet = UNet::new(model).map_err(|error| anyhow!("{error}"))?;
-    let float = FloatPipeline::with_skips(checkpoint, skips_of(&unet))?;
+    let mut float = FloatPipeline::with_skips(checkpoint, skips_of(&unet))?;
+    float.reorder(&order_of(&unet, float.net().graph()));
     check_same_network(&unet, &float, checkpoint)?;
     ensure!(options.count > 0, "count is 0, but must be at least 1");
     let graph = float.net().graph();
@@ -199,6 +200,13 @@ impl OpDiff {
 fn skips_of(unet: &UNet<'_>) -> Skips {
     let mut ops = unet.model().ops(unet.header());
     if ops.any(|op| matches!(op, BlobOp::Narrow(_))) { Skips::Narrowed } else { Skips::Whole }
+}
+
+/// The float network's ops in the blob's order, by name; those that the blob lacks are left out.
+fn order_of(unet: &UNet<'_>, graph: &Graph) -> Vec<usize> {
+    let (model, header) = (unet.model(), unet.header());
+    let place = |name: &str| graph.ops.iter().position(|op| op.name() == name);
+    model.ops(header).filter_map(|op| place(model.text(header, op.common().name))).collect()
 }
 
 fn check_same_network(unet: &UNet<'_>, float: &FloatPipeline, checkpoint: &Checkpoint) -> Result<()> {

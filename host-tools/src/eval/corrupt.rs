@@ -1,4 +1,4 @@
-//! Ways to break an image by degrees: what the feature network of the faces learns to notice, and how it is tested.
+//! Ways to break an image by degrees: what the feature networks of faces and emoji learn to notice, and how it is tested.
 //!
 //! Faces have no classes, so their network tells whole faces from broken ones and one kind of break from another.
 

@@ -30,7 +30,7 @@ pub struct EvalReport {
     pub fd_floor: f64,
     /// Share of labelled images that the network gives their own label; absent without labels.
     pub class_accuracy: Option<f64>,
-    /// Share of images that the network takes for unbroken, where it learnt that instead of labels (the faces).
+    /// Share of images that the network takes for unbroken, where it learnt that instead of labels (faces, emoji).
     pub intact: Option<f64>,
     /// Number of images.
     pub samples: usize,

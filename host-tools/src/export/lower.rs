@@ -8,6 +8,7 @@ use picodream::blob::{
 };
 
 use super::calibrate::{Calibration, OpStats};
+use super::order::{self, Order};
 use super::places::Places;
 use super::plan::{Buffer, Plan, plan};
 use super::quantise::{Precision, QuantProduct, Rules, SUM_LIMIT, quantise_linear, quantise_product};
@@ -103,6 +104,19 @@ pub fn lower_with_progress(
     })
 }
 
+/// The order of the ops that needs the smallest arena, with kernels as small as `kernels` lets them be.
+#[must_use]
+pub fn best_order(graph: &Graph, rules: &Rules, kernels: Kernels) -> Order {
+    order::best_order(graph, |graph, places, index| {
+        let weights = format_of(graph, &graph.ops[index], rules);
+        let choice = match kernels {
+            Kernels::Fast => Choice::from(fastest_of(&graph.ops[index], weights)),
+            _ => Choice::default(),
+        };
+        shape_of(graph, places, index, Way { choice, weights, expanded: None }).1
+    })
+}
+
 /// How the blob keeps the weights of an op.
 fn format_of(graph: &Graph, op: &Op, rules: &Rules) -> WeightFormat {
     match op {
@@ -120,12 +134,17 @@ struct Way {
     expanded: Option<u16>,
 }
 
+/// The fastest algorithm of an op whose weights are kept so.
+fn fastest_of(op: &Op, weights: WeightFormat) -> Algorithm {
+    match op {
+        Op::Conv(op) if weights == WeightFormat::Int8 => target::fastest(op),
+        _ => Algorithm::Direct,
+    }
+}
+
 /// How each op is computed.
 fn choices(graph: &Graph, places: &Places, kernels: Kernels, formats: &[WeightFormat]) -> Vec<Choice> {
-    let fastest = |index: usize| match &graph.ops[index] {
-        Op::Conv(op) if formats[index] == WeightFormat::Int8 => target::fastest(op),
-        _ => Algorithm::Direct,
-    };
+    let fastest = |index: usize| fastest_of(&graph.ops[index], formats[index]);
     let shape =
         |index: usize, choice| shape_of(graph, places, index, Way { choice, weights: formats[index], expanded: None });
     let chooser = Chooser { graph, places, fastest, scratch: |index, choice| shape(index, choice).1 };

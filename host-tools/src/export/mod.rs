@@ -1,4 +1,4 @@
-//! From a checkpoint to one blob: calibrate → quantise → lower → plan → pack.
+//! From a checkpoint to one blob: order → calibrate → quantise → lower → plan → pack.
 //!
 //! The same checkpoint gives the same bytes on machines whose f32 matrix kernels agree (`matrixmultiply` picks them by CPU);
 //! elsewhere a few scales and weights may differ in their last bit. What a blob draws is the same everywhere.
@@ -7,6 +7,7 @@ pub mod calibrate;
 pub mod lower;
 pub mod moments;
 pub mod nibbles;
+pub mod order;
 pub mod pack;
 pub mod places;
 pub mod plan;
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 pub use calibrate::Trajectories;
 pub use lower::Kernels;
+pub use order::Order;
 pub use quantise::Rules;
 pub use target::Budget;
 
@@ -51,6 +53,8 @@ pub struct ExportReport {
     pub arena_lower_bound_bytes: u32,
     /// The operator with the largest live set.
     pub peak_op: String,
+    /// How the order of the operators was found.
+    pub order: Order,
     /// Operators.
     pub op_count: usize,
     /// Multiply-accumulates of one network call.
@@ -81,7 +85,9 @@ pub fn export_with_progress(
     progress: &mut impl FnMut(usize, usize),
 ) -> Result<Exported> {
     checkpoint.config.validate()?;
-    let pipeline = FloatPipeline::with_skips(checkpoint, options.rules.skips)?;
+    let mut pipeline = FloatPipeline::with_skips(checkpoint, options.rules.skips)?;
+    let order = lower::best_order(pipeline.net().graph(), &options.rules, options.kernels);
+    pipeline.reorder(&order.ops);
     let graph = pipeline.net().graph();
     let (mut done, total) = (0, options.trajectories.images + graph.ops.len());
     let mut piece_done = || {
@@ -104,6 +110,7 @@ pub fn export_with_progress(
         arena_bytes: lowered.plan.peak,
         arena_lower_bound_bytes: lowered.plan.lower_bound,
         peak_op: lowered.names[lowered.plan.peak_op].clone(),
+        order,
         op_count: lowered.ops.len(),
         macs_per_step: (0..graph.ops.len()).map(|index| graph.macs(index)).sum(),
     };
@@ -281,6 +288,36 @@ mod tests {
         assert_eq!(one, export(&checkpoint, &quick(Rules::default())).unwrap());
         assert_eq!(one.report.blob_bytes, one.bytes.len());
         assert!(f64::from(one.report.arena_bytes) <= 1.15 * f64::from(one.report.arena_lower_bound_bytes));
+    }
+
+    #[test]
+    fn another_order_draws_the_same_image() {
+        let checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
+        let options = quick(Rules::default());
+        let given = export(&checkpoint, &options).unwrap();
+        assert!(given.report.order.complete);
+        let mut pipeline = FloatPipeline::new(&checkpoint).unwrap();
+        // Whatever may trade places with the op before it does.
+        let mut order: Vec<usize> = (0..pipeline.net().graph().ops.len()).collect();
+        for place in 1..order.len() {
+            order.swap(place - 1, place);
+            if pipeline.net().graph().reordered(&order).is_none() {
+                order.swap(place - 1, place);
+            }
+        }
+        pipeline.reorder(&order);
+        let calibration = calibrate::calibrate(&pipeline, &options.trajectories, &mut || {}).unwrap();
+        let lowered = lower::lower(pipeline.net().graph(), &calibration, &options.rules, options.kernels).unwrap();
+        let bytes = pack::pack(&checkpoint.config, &lowered).unwrap();
+        assert_ne!(bytes, given.bytes);
+        assert_eq!(draw(&bytes), draw(&given.bytes));
+        // And what compares it with the checkpoint finds each op where it is.
+        let diff_options = DiffOptions { steps: 4, count: 1, ..DiffOptions::default() };
+        let worst = |bytes: &[u8]| {
+            let report = diff(&Model::parse(bytes).unwrap(), &checkpoint, &diff_options).unwrap();
+            report.ops.iter().map(|op| op.local_sqnr_db).fold(f64::INFINITY, f64::min)
+        };
+        assert!((worst(&bytes) - worst(&given.bytes)).abs() < 1e-9);
     }
 
     #[test]

@@ -75,21 +75,7 @@ impl Places {
     }
 
     fn push(&mut self, graph: &Graph, id: TensorId) -> u16 {
-        let tensor = &graph.tensors[id];
-        let narrowed = graph.ops.iter().any(|op| matches!(op, Op::Narrow(op) if op.out == id));
-        let whole = id == graph.sample || id == graph.temb || id == graph.output;
-        self.records.push(TensorRecord {
-            height: tensor.height as u16,
-            width: tensor.width as u16,
-            channels: tensor.channels as u16,
-            dtype: match (whole, narrowed) {
-                (true, _) => DType::F32,
-                (false, true) => DType::I8,
-                (false, false) => DType::F16,
-            },
-            statistics: false,
-            offset: 0,
-        });
+        self.records.push(record_of(graph, id, false));
         self.lives.push((usize::MAX, 0));
         (self.records.len() - 1) as u16
     }
@@ -120,30 +106,58 @@ impl Places {
     }
 }
 
+/// The record of a tensor that has a place of its own, offset still 0.
+pub(super) fn record_of(graph: &Graph, id: TensorId, statistics: bool) -> TensorRecord {
+    let tensor = &graph.tensors[id];
+    let whole = id == graph.sample || id == graph.temb || id == graph.output;
+    TensorRecord {
+        height: tensor.height as u16,
+        width: tensor.width as u16,
+        channels: tensor.channels as u16,
+        dtype: match (whole, is_narrow(graph, id)) {
+            (true, _) => DType::F32,
+            (false, true) => DType::I8,
+            (false, false) => DType::F16,
+        },
+        statistics,
+        offset: 0,
+    }
+}
+
+fn is_narrow(graph: &Graph, id: TensorId) -> bool {
+    graph.ops.iter().any(|op| matches!(op, Op::Narrow(op) if op.out == id))
+}
+
 /// For each tensor, the first tensor of its chain of take-overs.
 fn roots(graph: &Graph) -> Vec<TensorId> {
     let mut roots: Vec<TensorId> = (0..graph.tensors.len()).collect();
     let last_use = |id: TensorId| graph.ops.iter().rposition(|op| op.reads(graph.temb).contains(&id));
-    let fits = |id: TensorId, out: TensorId| {
-        let (a, b) = (&graph.tensors[id], &graph.tensors[out]);
-        let plain = ![graph.sample, graph.temb, graph.output].contains(&id) && out != graph.output;
-        plain && (a.height, a.width, a.channels) == (b.height, b.width, b.channels)
-    };
-    for (index, op) in graph.ops.iter().enumerate() {
-        let candidates = match op {
-            Op::TimeEmbed(_) | Op::Narrow(_) => [None, None],
-            Op::Conv(op) if op.residual.is_some() => [op.residual, None],
-            Op::Conv(op) if reads_whole_rows(op) => [Some(op.src_a), op.src_b],
-            Op::Conv(_) => [None, None],
-            Op::Attention(op) => [Some(op.x), None],
-        };
-        let out = op.out();
-        let taken = candidates.into_iter().flatten().find(|&id| last_use(id) == Some(index) && fits(id, out));
-        if let Some(id) = taken {
-            roots[out] = roots[id];
+    for index in 0..graph.ops.len() {
+        if let Some(id) = taken_over(graph, index, |id| last_use(id) == Some(index)) {
+            roots[graph.ops[index].out()] = roots[id];
         }
     }
     roots
+}
+
+/// The tensor whose place the output of op `index` takes, if one of those that may be taken dies there.
+pub(super) fn taken_over(graph: &Graph, index: usize, dies: impl Fn(TensorId) -> bool) -> Option<TensorId> {
+    let op = &graph.ops[index];
+    let candidates = match op {
+        Op::TimeEmbed(_) | Op::Narrow(_) => [None, None],
+        Op::Conv(op) if op.residual.is_some() => [op.residual, None],
+        Op::Conv(op) if reads_whole_rows(op) => [Some(op.src_a), op.src_b],
+        Op::Conv(_) => [None, None],
+        Op::Attention(op) => [Some(op.x), None],
+    };
+    let shape = |id: TensorId| (graph.tensors[id].height, graph.tensors[id].width, graph.tensors[id].channels);
+    let fits = |id: TensorId| {
+        let out = op.out();
+        // All others are f16.
+        let plain = ![graph.sample, graph.temb, graph.output].contains(&id) && out != graph.output;
+        plain && !is_narrow(graph, id) && shape(id) == shape(out)
+    };
+    candidates.into_iter().flatten().find(|&id| dies(id) && fits(id))
 }
 
 fn reads_whole_rows(op: &Conv) -> bool {

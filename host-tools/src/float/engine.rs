@@ -50,6 +50,13 @@ impl FloatUNet {
         Ok(Self { graph: Graph::new(checkpoint, skips)? })
     }
 
+    /// Runs the ops in another order from now on, if [`Graph::reordered`] accepts it; it computes the same.
+    pub fn reorder(&mut self, order: &[usize]) {
+        if let Some(graph) = self.graph.reordered(order) {
+            self.graph = graph;
+        }
+    }
+
     /// The op list it runs.
     #[must_use]
     pub fn graph(&self) -> &Graph {

@@ -246,6 +246,23 @@ impl Graph {
         Builder::new(checkpoint).build(skips)
     }
 
+    /// The same ops in another order; `None` unless `order` has every op once and behind those whose results it reads.
+    #[must_use]
+    pub fn reordered(&self, order: &[usize]) -> Option<Self> {
+        let mut written = vec![false; self.tensors.len()];
+        written[self.sample] = true;
+        let mut ops = Vec::with_capacity(order.len());
+        for &index in order {
+            let op = self.ops.get(index)?;
+            if written[op.out()] || !op.reads(self.temb).into_iter().all(|id| written[id]) {
+                return None;
+            }
+            written[op.out()] = true;
+            ops.push(op.clone());
+        }
+        (ops.len() == self.ops.len()).then(|| Self { ops, ..self.clone() })
+    }
+
     /// Multiply-accumulates of op `index`, all its matrix products together.
     #[must_use]
     pub fn macs(&self, index: usize) -> u64 {

@@ -76,6 +76,11 @@ impl FloatPipeline {
         })
     }
 
+    /// Runs the network's ops in another order, as [`FloatUNet::reorder`].
+    pub fn reorder(&mut self, order: &[usize]) {
+        self.net.reorder(order);
+    }
+
     /// The network.
     #[must_use]
     pub fn net(&self) -> &FloatUNet {

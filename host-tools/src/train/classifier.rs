@@ -1,8 +1,8 @@
-//! Trains the feature networks of `eval`: garments by their ten classes, faces by how they are broken.
+//! Trains the feature networks of `eval`: garments by their ten classes, faces and emoji by how they are broken.
 //!
-//! Faces have no classes, so their network learns to name the [`Corruption`] of a training face, and (with a second head
-//! that is not shipped) to give back its colours in a 4×4 grid, so that its features also notice missing variety. Every
-//! training image gets noise of up to 4 levels: features must not hang on perfectly flat colours.
+//! Faces have no classes and emoji too few images, so their network learns to name the [`Corruption`] of an image, and
+//! (with a second head that is not shipped) to give back its colours in a 4×4 grid, so that its features also notice
+//! missing variety. Every training image gets noise of up to 4 levels: features must not hang on perfectly flat colours.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -73,7 +73,8 @@ impl Task {
         let channels = Source::parse(source)?.channels();
         let image = ImageConfig { width: size, height: size, channels };
         let (train, test) = (load_train(source, image)?, load_test(source, image)?);
-        let labelled = !train.labels.is_empty();
+        // Emoji are too few to learn their classes from: 55 % right on the test split.
+        let labelled = !train.labels.is_empty() && source != "emoji";
         let class_names = match labelled {
             true => train.class_names.clone(),
             false => Corruption::ALL.iter().map(|c| c.name()).collect(),

@@ -34,7 +34,7 @@ fn what_a_repair_promises_its_export_keeps() {
     let value = json(&folder, &[&diff[..], &["--repair"]].concat());
     let repairs = value["repairs"].as_array().unwrap();
     let options: Vec<_> = repairs.iter().map(|repair| repair["export"].as_str().unwrap()).collect();
-    assert_eq!(options, ["--input-bits 12", "--skips 16", "--input-bits 12 --skips 16"]);
+    assert_eq!(options, ["--input-bits 12", "--skips 16", "--skips 16 --input-bits 12"]);
     let repair = &repairs[2];
     let export = ["export", "tiny.safetensors", "--out", "mended.pdm", "--input-bits", "12", "--skips", "16"];
     let exported = json(&folder, &export);
