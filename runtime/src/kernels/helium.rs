@@ -31,72 +31,68 @@ pub const BLOB_ALIGN: usize = 4;
 // The assembler of module text does not know the target's CPU.
 global_asm!(".cpu cortex-m55", include_str!("helium/sums.s"), include_str!("helium/winograd.s"));
 
-/// Rows times quads of channels that one call of a loop may sum: a word of stack each.
+/// Rows times quads of channels that one call of a phase may sum: a word of stack each.
 const MAX_ADDRESSES: usize = 96;
 
-/// What the sums' loops are told; the assembler knows the order.
-#[repr(C)]
-struct Job {
-    /// Addresses of the inputs, one for each row and each four pairs of channels; for a 1×1 kernel the only one itself.
-    list: *const *const i16,
-    /// How often the unrolled loop runs.
-    unrolled: usize,
-    /// Bytes of code that its first run leaves out.
-    rest: usize,
-    /// First weights; where vectors of addresses move before they read, one step before them.
-    weight: *const u8,
-    acc: *mut i32,
-    /// Bytes from one pair of channels to the next, in a row.
-    pair_step: usize,
-    /// Bytes from the even columns to the odd ones.
-    odd_columns: usize,
-    /// Bytes of weights of rows that are not there.
-    skip: usize,
-    /// End of `acc`.
-    end: *mut i32,
-}
+/// Pairs of output channels that one call of a direct loop may sum: eight words of stack each.
+const MAX_PAIRS: usize = 32;
 
-/// What the loops of a 3×3 kernel are told; the assembler knows the order, and changes it.
+/// What the loops of a direct convolution are told; the assembler knows the order.
 #[repr(C)]
-struct Square {
+struct Direct {
     /// First inputs of the rows that are there, and how many.
     rows: [*const i16; 3],
     row_count: usize,
-    /// The loops' own: steps between the places of the inputs, on the stack.
-    list: *const usize,
-    /// Bytes from where four pairs of channels end to where the next begin.
-    quad_step: usize,
-    /// Bytes from a row's first place to where its last pairs end.
-    row_end: usize,
-    /// Pairs of channels by four.
+    /// Pairs of input channels by four.
     quads: usize,
-    /// Rows times quads, and one.
-    entries: usize,
+    /// Bytes from the last columns of four pairs of channels to the first of the next.
+    quad_step: usize,
     /// Bytes from one pair of channels to the next, in a row.
     pair_step: usize,
-    /// Bytes from the even columns to the odd ones; bytes of a row's weights where pairs are less than four.
+    /// Bytes of weights of a pair of output channels.
+    weight_step: usize,
+    /// Bytes from the even columns to the odd ones.
     odd_columns: usize,
-    /// One step before the first weights; the first where pairs are less than four.
+    weight: *const u8,
+    /// Bytes from behind the last pair of output channels' weights to the same ones of the first, to the next ones of the first,
+    /// and on from there to the very first ones.
+    back: [usize; 3],
+    /// Pairs of output channels, how often four of them, and how many of those the first time leaves out.
+    pairs: usize,
+    fours: usize,
+    left_out: usize,
+    acc: *mut i32,
+    /// Bytes of the pixels' sums of a channel.
+    pixel_bytes: usize,
+    /// Pairs of input channels, where they are less than four.
+    mask: usize,
+}
+
+/// What the loop of a phase is told; the assembler knows the order.
+#[repr(C)]
+struct Phase {
+    /// Addresses of the inputs, one for each row and each four pairs of channels.
+    list: *const *const i16,
+    quads: usize,
+    /// One step before the first weights.
     weight: *const u8,
     acc: *mut i32,
+    /// Bytes from one pair of channels to the next, in a row.
+    pair_step: usize,
     /// Bytes of weights of rows that are not there.
     skip: usize,
     /// End of `acc`.
     end: *mut i32,
-    /// How often the loop is run again, for the next pixels.
-    again: usize,
-    /// Pairs of channels, where they are less than four.
-    pairs: usize,
 }
 
 unsafe extern "C" {
-    fn picodream_helium_direct_s1p4(job: &mut Square);
-    fn picodream_helium_direct_s1p3(job: &mut Square);
-    fn picodream_helium_direct_s2p4(job: &mut Square);
-    fn picodream_helium_direct_s2p3(job: &mut Square);
-    fn picodream_helium_direct_masked(job: &mut Square);
-    fn picodream_helium_point(job: &Job);
-    fn picodream_helium_phase(job: &Job);
+    fn picodream_helium_direct_s1p4(job: &Direct);
+    fn picodream_helium_direct_s1p3(job: &Direct);
+    fn picodream_helium_direct_s2p4(job: &Direct);
+    fn picodream_helium_direct_s2p3(job: &Direct);
+    fn picodream_helium_direct_masked(job: &Direct);
+    fn picodream_helium_direct_point(job: &Direct);
+    fn picodream_helium_phase(job: &Phase);
     fn picodream_helium_winograd_input(
         rows: &[*const i16; 4],
         tiles: *mut i16,
@@ -113,69 +109,18 @@ unsafe extern "C" {
 
 /// As [`portable::direct`].
 pub fn direct(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) {
-    let g = &taps.geometry;
-    let done = match (g.kernel, g.stride) {
-        (1, 1) => point(taps, weight, x, pixels, acc),
-        (3, 1 | 2) => square(taps, weight, x, pixels, acc),
-        _ => None,
-    };
-    if done.is_none() {
+    if direct_loop(taps, weight, x, pixels, acc).is_none() {
         portable::direct(taps, weight, x, pixels, acc);
     }
 }
 
-/// Whether the loops' words are where words may be.
-fn aligned(row: &[i16], weight: &[u8]) -> bool {
-    row.as_ptr().cast::<u32>().is_aligned() && weight.as_ptr().cast::<u32>().is_aligned()
-}
-
-/// Pairs of output channels that both have weights and room for sums.
-fn out_pairs(weight: &[u8], pair_bytes: usize, acc: &[i32]) -> usize {
-    (weight.len() / pair_bytes.max(1)).min(acc.len() / (2 * BLOCK_PIXELS))
-}
-
-/// A 1×1 kernel, or `None` for other loops to do it.
-fn point(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) -> Option<()> {
+/// The loop that fits, or `None` for others to do it.
+fn direct_loop(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) -> Option<()> {
     let g = &taps.geometry;
-    let row = taps.rows[0]?;
-    let block = row.get(g.index(x, 0)..)?.get(..2 * BLOCK_PIXELS * g.pairs)?;
-    let pairs = out_pairs(weight, 4 * g.pairs, acc);
-    if !g.pairs.is_multiple_of(4)
-        || g.pairs == 0
-        || pairs == 0
-        || !x.is_multiple_of(BLOCK_PIXELS)
-        || !aligned(block, weight)
-    {
-        return None;
-    }
-    let quads = g.pairs / 4;
-    for half in 0..pixels.div_ceil(4).min(2) {
-        let job = Job {
-            // One step of 128 bytes before the first.
-            list: block.as_ptr().wrapping_add(8 * half).wrapping_sub(64).cast(),
-            unrolled: quads.div_ceil(4),
-            // Four pairs of channels are 14 instructions.
-            rest: 56 * (quads.wrapping_neg() % 4),
-            weight: weight.as_ptr(),
-            acc: acc.as_mut_ptr().wrapping_add(4 * half),
-            pair_step: 0,
-            odd_columns: 0,
-            skip: 0,
-            end: acc.as_mut_ptr().wrapping_add(4 * half + 2 * BLOCK_PIXELS * pairs),
-        };
-        // SAFETY: the loop reads `block`, of which it takes four pixels at `half`, and 4 · g.pairs bytes of weights for each
-        // pair of output channels, and writes 4 of each 8 sums before `end`; all lie in their slices, at words' addresses.
-        unsafe { picodream_helium_point(&job) };
-    }
-    Some(())
-}
-
-/// A 3×3 kernel, or `None` for other loops to do it.
-fn square(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) -> Option<()> {
-    let g = &taps.geometry;
-    let masked = g.pairs < 4;
-    let (quads, ky_bytes) = (if masked { 1 } else { g.pairs / 4 }, 12 * g.pairs);
-    let pairs = out_pairs(weight, 3 * ky_bytes, acc);
+    let (point, masked) = (g.kernel == 1, g.pairs < 4);
+    let (quads, row_bytes) = (if masked { 1 } else { g.pairs / 4 }, 4 * g.kernel * g.pairs);
+    let weight_step = g.kernel * row_bytes;
+    let pairs = out_pairs(weight, weight_step, acc);
     let (mut rows, mut row_count, mut first) = ([null(); 3], 0, 0);
     for (k, row) in taps.rows.iter().enumerate() {
         let Some(row) = row else { continue };
@@ -186,47 +131,64 @@ fn square(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i3
         rows[row_count] = row[g.window(x, 0, 0)..].as_ptr();
         row_count += 1;
     }
-    let entries = row_count * quads;
-    let inside = (x + BLOCK_PIXELS) * g.stride + 2 <= g.columns && weight.as_ptr().cast::<u32>().is_aligned();
-    let regular = if masked { g.stride == 1 && g.pairs > 0 } else { g.pairs.is_multiple_of(4) };
-    if !inside || !regular || !(1..=MAX_ADDRESSES).contains(&entries) || pairs == 0 {
+    let inside = if point {
+        g.stride == 1 && x.is_multiple_of(BLOCK_PIXELS)
+    } else {
+        (x + BLOCK_PIXELS) * g.stride + 2 <= g.columns
+    };
+    let regular = if masked { (g.kernel, g.stride) == (3, 1) } else { g.pairs.is_multiple_of(4) };
+    let aligned = weight.as_ptr().cast::<u32>().is_aligned();
+    if !inside || !regular || !aligned || g.pairs == 0 || row_count == 0 || pairs == 0 {
         return None;
     }
-    let odd_columns = if g.stride == 2 { 2 * g.columns } else { 0 };
-    let mut job = Square {
-        rows,
-        row_count,
-        list: null(),
-        quad_step: (16 * g.columns).wrapping_sub(odd_columns),
-        row_end: 16 * g.columns * (quads - 1) + odd_columns,
-        quads,
-        entries: entries + 1,
-        pair_step: 4 * g.columns,
-        odd_columns: if masked { ky_bytes } else { odd_columns },
-        weight: weight[first * ky_bytes..].as_ptr().wrapping_sub(if masked { 0 } else { 48 }),
-        acc: acc.as_mut_ptr(),
-        skip: (3 - row_count) * ky_bytes,
-        end: acc.as_mut_ptr().wrapping_add(2 * BLOCK_PIXELS * pairs),
-        again: 0,
-        pairs: g.pairs,
-    };
     // Six pixels are two times three.
-    let at_once = if matches!(pixels, 5 | 6) && !masked { 3 } else { 4 };
-    job.again = usize::from(pixels > at_once);
-    // SAFETY: the `entries` places are of inputs whose pixels lie below `g.columns` (`inside`), in
-    // rows of `g.len()` elements; weights are read from the first row that is there, those of four pairs, or of as many as
-    // there are, for each place, and `skip` more for each pair of output channels; sums are written four at a time into the 8
-    // of a channel before `end`.
-    unsafe {
-        match (g.stride, at_once) {
-            _ if masked => picodream_helium_direct_masked(&mut job),
-            (1, 4) => picodream_helium_direct_s1p4(&mut job),
-            (1, _) => picodream_helium_direct_s1p3(&mut job),
-            (_, 4) => picodream_helium_direct_s2p4(&mut job),
-            _ => picodream_helium_direct_s2p3(&mut job),
-        }
+    let run = match (g.stride, matches!(pixels, 5 | 6)) {
+        _ if point => picodream_helium_direct_point as unsafe extern "C" fn(&Direct),
+        _ if masked => picodream_helium_direct_masked,
+        (1, false) => picodream_helium_direct_s1p4,
+        (1, true) => picodream_helium_direct_s1p3,
+        (_, false) => picodream_helium_direct_s2p4,
+        (_, true) => picodream_helium_direct_s2p3,
+    };
+    let odd_columns = if g.stride == 2 { 2 * g.columns } else { 0 };
+    let pair_step = 2 * (g.index(0, 2) - g.index(0, 0));
+    let quad_bytes = row_bytes / quads;
+    for at in (0..pairs).step_by(MAX_PAIRS) {
+        let pairs = MAX_PAIRS.min(pairs - at);
+        let all = pairs * weight_step;
+        let job = Direct {
+            rows,
+            row_count,
+            quads,
+            quad_step: 4 * pair_step - odd_columns,
+            pair_step,
+            weight_step,
+            odd_columns,
+            weight: weight[at * weight_step + first * row_bytes..].as_ptr(),
+            back: [all, all.wrapping_sub(quad_bytes), row_count * row_bytes],
+            pairs,
+            fours: pairs.div_ceil(4),
+            left_out: pairs.wrapping_neg() % 4,
+            acc: acc[2 * BLOCK_PIXELS * at..].as_mut_ptr(),
+            pixel_bytes: 4 * pixels.min(BLOCK_PIXELS),
+            mask: g.pairs,
+        };
+        // SAFETY: the inputs of a block's eight pixels lie below `g.columns` (`inside`), in rows of `g.len()` elements; of each
+        // pair of output channels, which has `weight_step` bytes of weights, those of the rows that are there are read; sums
+        // are written four at a time into the 8 of a channel, of so many pairs as `acc` has. The stack holds MAX_PAIRS.
+        unsafe { run(&job) };
     }
     Some(())
+}
+
+/// Whether the loops' words are where words may be.
+fn aligned(row: &[i16], weight: &[u8]) -> bool {
+    row.as_ptr().cast::<u32>().is_aligned() && weight.as_ptr().cast::<u32>().is_aligned()
+}
+
+/// Pairs of output channels that both have weights and room for sums.
+fn out_pairs(weight: &[u8], pair_bytes: usize, acc: &[i32]) -> usize {
+    (weight.len() / pair_bytes.max(1)).min(acc.len() / (2 * BLOCK_PIXELS))
 }
 
 /// As [`portable::phase`].
@@ -261,14 +223,12 @@ fn phase_loop(
         *slot = row[g.index(x + parity, 8 * quad)..].as_ptr();
     }
     let first = usize::from(rows[0].is_none());
-    let job = Job {
+    let job = Phase {
         list: list.as_ptr(),
-        unrolled: quads,
-        rest: 0,
+        quads,
         weight: weight[first * row_bytes..].as_ptr().wrapping_sub(64),
         acc: acc.as_mut_ptr().wrapping_add(parity),
         pair_step: 4 * g.columns,
-        odd_columns: 0,
         skip: (2 - present) * row_bytes,
         end: acc.as_mut_ptr().wrapping_add(parity + 2 * BLOCK_PIXELS * pairs),
     };
