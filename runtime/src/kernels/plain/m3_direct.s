@@ -42,14 +42,14 @@
     mla r10, r3, lr, r10
 .endm
 
-// Adds up four words of weights at a time; where their number is no multiple of four, the first time begins in the middle.
+// Adds up eight words of weights at a time; where their number is no multiple of eight, the first time begins in the middle.
 .macro STREAM lane
 1:
-    .rept 8
+    .rept 16
     \lane
     .endr
     ldr r12, [sp]
-    cmp r0, r12
+    cmp r1, r12
     bne 1b
     ldr pc, [sp, #68]
 .endm
@@ -59,8 +59,8 @@
 // [word of weights][input channel][pixel], of four pixels or three; four sums of each output channel are written. They begin as
 // zeros or, with `load`, as what is there. They are T and S, of whole halfwords for the odd channel and of low bytes for the
 // even one; with `part`, the odd channel's come out as (T - S) >> 8.
-// Frame: 0 end of a pair's weights, 4 inputs, 8 acc, 12 end; addresses: 48 where the stream begins, 64 where a pair does, 68
-// what comes behind the stream; 56 bytes, 60 skip.
+// Frame: 0 end of the inputs, 4 inputs, 12 end; addresses: 48 where the stream begins, 64 where a pair does, 68 what comes behind
+// the stream; 56 acc, 60 skip.
     .section .text.picodream_plain_sums, "ax", %progbits
     .p2align 2
     .global picodream_plain_sums_3
@@ -69,7 +69,7 @@
 picodream_plain_sums_3:
     push {{r0-r12, lr}}
     adr.w r6, 23f
-    movs r7, #18
+    movs r7, #3
     b 10f
     .global picodream_plain_sums_4
     .type picodream_plain_sums_4, %function
@@ -77,12 +77,19 @@ picodream_plain_sums_3:
 picodream_plain_sums_4:
     push {{r0-r12, lr}}
     adr.w r6, 24f
-    movs r7, #24
+    movs r7, #4
 10:
     ldr r4, [sp, #56]
+    str r2, [sp, #56]
+    // A byte of weights is two words of each pixel, and 6 bytes of code.
+    mul r5, r4, r7
+    add r1, r1, r5, lsl #1
+    str r1, [sp]
     rsbs r4, r4, #0
-    and r4, r4, #12
-    mla r6, r4, r7, r6
+    and r4, r4, #28
+    mul r4, r4, r7
+    add r4, r4, r4, lsl #1
+    add r6, r6, r4, lsl #1
     adr.w r7, 21f
     ldr r5, [sp, #64]
     cbz r5, 11f
@@ -117,10 +124,7 @@ picodream_plain_sums_4:
     add r3, r2, #32
     ldm r3, {{r4-r7}}
 27:
-    ldr r3, [sp, #56]
     ldr r1, [sp, #4]
-    add r3, r3, r0
-    str r3, [sp]
     ldr pc, [sp, #48]
     .p2align 2
 24:
@@ -140,15 +144,14 @@ picodream_plain_sums_4:
     asrs r7, r7, #8
     .p2align 2
 26:
-    ldr r2, [sp, #8]
-    ldr r3, [sp, #60]
+    ldrd r2, r3, [sp, #56]
     stm r2!, {{r8-r11}}
     add r0, r0, r3
     adds r2, #16
     stm r2!, {{r4-r7}}
     ldr r3, [sp, #12]
     adds r2, #16
-    str r2, [sp, #8]
+    str r2, [sp, #56]
     cmp r2, r3
     it ne
     ldrne pc, [sp, #64]
@@ -156,61 +159,111 @@ picodream_plain_sums_4:
     pop {{r4-r12, pc}}
     .size picodream_plain_sums_4, . - picodream_plain_sums_4
 
+// The halves of \count words from \from on, \lane bytes behind each's beginning, as words in r4 and the registers behind it.
+.macro LOAD from, lane, count
+    ldrsh r4, [\from, #\lane]
+    ldrsh r5, [\from, #\lane + 4]
+    ldrsh r6, [\from, #\lane + 8]
+    .if \count > 3
+    ldrsh r7, [\from, #\lane + 12]
+    .endif
+    .if \count > 4
+    ldrsh r8, [\from, #\lane + 16]
+    .endif
+    .if \count > 5
+    ldrsh r9, [\from, #\lane + 20]
+    .endif
+.endm
+
+// One channel of a pair: all columns of a 3x3 kernel at stride 1, the even ones at stride 2, the odd ones or a 1x1 kernel.
+.macro ALL lane, pixels
+    LOAD r0, \lane, \pixels + 2
+    .if \pixels == 4
+    stm r1!, {{r4-r7}}
+    stm r2!, {{r5-r8}}
+    stm r3!, {{r6-r9}}
+    .else
+    stm r1!, {{r4-r6}}
+    stm r2!, {{r5-r7}}
+    stm r3!, {{r6-r8}}
+    .endif
+.endm
+
+.macro EVEN lane, pixels
+    LOAD r0, \lane, \pixels + 1
+    .if \pixels == 4
+    stm r1!, {{r4-r7}}
+    stm r3!, {{r5-r8}}
+    .else
+    stm r1!, {{r4-r6}}
+    stm r3!, {{r5-r7}}
+    .endif
+.endm
+
+.macro ODD from, lane, pixels
+    LOAD \from, \lane, \pixels
+    .if \pixels == 4
+    stm r1!, {{r4-r7}}
+    .else
+    stm r1!, {{r4-r6}}
+    .endif
+.endm
+
 // fn(row, words, pairs, step, columns, starts): the words under some pixels, four or three, of each pair of channels and each
 // column of the kernel, as words of the one channel and behind them of the other. Pairs are `step` bytes apart in the row, where
 // each column has a start. The row may begin at any halfword.
-.macro UNPACK name, last, low
+.macro UNPACK name, pixels
     .section .text.\name, "ax", %progbits
     .p2align 2
     .global \name
     .type \name, %function
     .thumb_func
 \name:
-    push {{r0-r2, r4-r11, lr}}
-    ldr r2, [sp, #48]
-    .set bytes, 8 * (\last - 3)
-    movs r12, #bytes
-    mul r12, r12, r2
-    sub r12, r12, #bytes
+    push {{r4-r11, lr}}
+    ldrd r4, r5, [sp, #36]
+    ldrd r6, r7, [r5]
+    add r10, r0, r7
+    add r0, r0, r6
+    subs r7, r7, r6
+    mov r11, r3
+    mov r12, r2
+    add r2, r1, #(8 * \pixels)
+    add r3, r1, #(16 * \pixels)
+    cmp r4, #1
+    beq 3f
+    cmp r7, #4
+    bne 2f
 1:
-    ldr r4, [sp, #52]
-    ldr lr, [sp, #8]
-    ldr r0, [r4], #4
-    str r4, [sp, #52]
-    ldr r4, [sp]
-    add r0, r0, r4
-2:
-    ldr r4, [r0]
-    ldr r5, [r0, #4]
-    ldr r6, [r0, #8]
-    .if \last == 7
-    ldr r7, [r0, #12]
-    sxth r11, r7
-    .endif
-    add r0, r0, r3
-    sxth r8, r4
-    sxth r9, r5
-    sxth r10, r6
-    stm r1!, {{r8-r\low}}
-    asrs r4, r4, #16
-    asrs r5, r5, #16
-    asrs r6, r6, #16
-    .if \last == 7
-    asrs r7, r7, #16
-    .endif
-    stm r1!, {{r4-r\last}}
-    add r1, r1, r12
-    subs lr, #1
-    bne 2b
-    ldr r1, [sp, #4]
-    adds r1, #bytes
-    str r1, [sp, #4]
-    subs r2, #1
+    ALL 0, \pixels
+    ALL 2, \pixels
+    add r0, r0, r11
+    adds r1, #(16 * \pixels)
+    adds r2, #(16 * \pixels)
+    adds r3, #(16 * \pixels)
+    subs r12, #1
     bne 1b
-    add sp, #12
+    pop {{r4-r11, pc}}
+2:
+    EVEN 0, \pixels
+    EVEN 2, \pixels
+    ODD r10, 0, \pixels
+    ODD r10, 2, \pixels
+    add r0, r0, r11
+    add r10, r10, r11
+    adds r1, #(8 * \pixels)
+    adds r3, #(16 * \pixels)
+    subs r12, #1
+    bne 2b
+    pop {{r4-r11, pc}}
+3:
+    ODD r0, 0, \pixels
+    ODD r0, 2, \pixels
+    add r0, r0, r11
+    subs r12, #1
+    bne 3b
     pop {{r4-r11, pc}}
     .size \name, . - \name
 .endm
 
-UNPACK picodream_plain_unpack_3, 6, 10
-UNPACK picodream_plain_unpack_4, 7, 11
+UNPACK picodream_plain_unpack_3, 3
+UNPACK picodream_plain_unpack_4, 4
