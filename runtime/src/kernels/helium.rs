@@ -35,7 +35,7 @@ global_asm!(".cpu cortex-m55", include_str!("helium/sums.s"), include_str!("heli
 const MAX_ADDRESSES: usize = 96;
 
 /// Pairs of output channels that one call of a direct loop may sum: eight words of stack each.
-const MAX_PAIRS: usize = 32;
+const MAX_PAIRS: usize = 16;
 
 /// What the loops of a direct convolution are told; the assembler knows the order.
 #[repr(C)]
