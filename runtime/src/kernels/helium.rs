@@ -16,7 +16,7 @@ mod mix;
 #[path = "helium/narrow.rs"]
 mod narrow;
 
-pub use ends::{feed, finish};
+pub use ends::{clear, feed, finish};
 pub use mix::dots;
 pub use narrow::narrow;
 
@@ -121,24 +121,27 @@ fn direct_loop(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mu
     let (quads, row_bytes) = (if masked { 1 } else { g.pairs / 4 }, 4 * g.kernel * g.pairs);
     let weight_step = g.kernel * row_bytes;
     let pairs = out_pairs(weight, weight_step, acc);
-    let (mut rows, mut row_count, mut first) = ([null(); 3], 0, 0);
-    for (k, row) in taps.rows.iter().enumerate() {
-        let Some(row) = row else { continue };
-        first = if row_count == 0 { k } else { first };
-        if row.len() < g.len() || !row.as_ptr().cast::<u32>().is_aligned() || k != first + row_count {
-            return None;
-        }
-        rows[row_count] = row[g.window(x, 0, 0)..].as_ptr();
-        row_count += 1;
-    }
     let inside = if point {
-        g.stride == 1 && x.is_multiple_of(BLOCK_PIXELS)
+        g.stride == 1 && x.is_multiple_of(BLOCK_PIXELS) && x + BLOCK_PIXELS <= g.columns
     } else {
         (x + BLOCK_PIXELS) * g.stride + 2 <= g.columns
     };
     let regular = if masked { (g.kernel, g.stride) == (3, 1) } else { g.pairs.is_multiple_of(4) };
-    let aligned = weight.as_ptr().cast::<u32>().is_aligned();
-    if !inside || !regular || !aligned || g.pairs == 0 || row_count == 0 || pairs == 0 {
+    let (len, start) = (g.len(), g.window(x, 0, 0));
+    if !inside || !regular || start >= len || pairs == 0 || !weight.as_ptr().cast::<u32>().is_aligned() {
+        return None;
+    }
+    let (mut rows, mut row_count, mut first) = ([null(); 3], 0, 0);
+    for (k, row) in taps.rows.iter().enumerate() {
+        let Some(row) = row else { continue };
+        first = if row_count == 0 { k } else { first };
+        if row.len() < len || !row.as_ptr().cast::<u32>().is_aligned() || k != first + row_count {
+            return None;
+        }
+        rows[row_count] = row.as_ptr().wrapping_add(start);
+        row_count += 1;
+    }
+    if row_count == 0 {
         return None;
     }
     // Six pixels are two times three.
@@ -151,7 +154,7 @@ fn direct_loop(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mu
         (_, true) => picodream_helium_direct_s2p3,
     };
     let odd_columns = if g.stride == 2 { 2 * g.columns } else { 0 };
-    let pair_step = 2 * (g.index(0, 2) - g.index(0, 0));
+    let pair_step = 4 * if point { BLOCK_PIXELS } else { g.columns };
     let quad_bytes = row_bytes / quads;
     for at in (0..pairs).step_by(MAX_PAIRS) {
         let pairs = MAX_PAIRS.min(pairs - at);

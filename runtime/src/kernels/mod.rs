@@ -38,6 +38,10 @@ pub(crate) use backend::{Prepared, direct_row, prepare};
 #[cfg(not(picodream_backend = "host"))]
 pub(crate) use declined::{Prepared, direct_row, prepare};
 
+#[cfg(any(picodream_backend = "helium", picodream_backend = "dsp"))]
+pub use backend::clear;
+#[cfg(picodream_backend = "dsp")]
+pub use backend::expand;
 #[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
 pub(crate) use backend::feed_row;
 #[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
@@ -46,8 +50,6 @@ use backend::mix as own_mix;
 pub use backend::winograd_eight;
 #[cfg(all(picodream_backend = "dsp", target_abi = "eabihf"))]
 pub use backend::{add_and_clear, feed_doubled};
-#[cfg(picodream_backend = "dsp")]
-pub use backend::{clear, expand};
 #[cfg(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")))]
 pub use backend::{dots, narrow};
 #[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
@@ -68,7 +70,7 @@ use crate::quant::Quantiser;
 use crate::tensor::Elements;
 
 /// Fills a row, or several, with zeros.
-#[cfg(not(picodream_backend = "dsp"))]
+#[cfg(not(any(picodream_backend = "helium", picodream_backend = "dsp")))]
 pub fn clear(row: &mut [i16]) {
     row.fill(0);
 }

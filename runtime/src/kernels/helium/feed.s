@@ -208,3 +208,20 @@ BEGIN picodream_helium_feed_bytes_silu, 1, 1
     vmul.f32 q1, q1, q3
     SILU
 END picodream_helium_feed_bytes_silu
+
+// fn(row, len): zeros.
+    .section .text.picodream_helium_clear, "ax", %progbits
+    .p2align 2
+    .global picodream_helium_clear
+    .type picodream_helium_clear, %function
+    .thumb_func
+picodream_helium_clear:
+    push {{r4, lr}}
+    vmov.i32 q0, #0
+    wlstp.16 lr, r1, 2f
+1:
+    vstrh.16 q0, [r0], #16
+    letp lr, 1b
+2:
+    pop {{r4, pc}}
+    .size picodream_helium_clear, . - picodream_helium_clear

@@ -34,6 +34,16 @@ fn affine(chance: &mut Chance, silu: bool) -> [f32; 2 * MAX_CHANNELS] {
     core::array::from_fn(|_| if chance.one_in(16) { 0.0 } else { chance.float(exponent) })
 }
 
+/// Part of a row; what is not of it stays as it is.
+pub fn clear(index: u64) -> Result<(), usize> {
+    let mut chance = Chance::new(31, index);
+    let (first, len) = (chance.below(9), chance.below(40));
+    let mut row = Aligned([0x5a5ai16; 56]);
+    kernels::clear(&mut row.0[first..first + len]);
+    let want: [i16; 56] = core::array::from_fn(|at| if (first..first + len).contains(&at) { 0 } else { 0x5a5a });
+    compare(&row.0, &want)
+}
+
 /// A row of one source beside the channels of another; what is not the source's stays as it is.
 pub fn feed(index: u64) -> Result<(), usize> {
     let mut chance = Chance::new(25, index);
