@@ -97,7 +97,7 @@ fn measure_repairs(
     report: &DiffReport,
     output: &Output,
 ) -> Result<Vec<Repair>> {
-    let bar = output.progress(repair::count(model, checkpoint)?, "exporting in other ways");
+    let bar = output.progress(repair::count(model)?, "exporting in other ways");
     let repairs = repair::repairs(model, checkpoint, options, report, &mut || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(repairs)

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::output::Output;
 use crate::checkpoint::Checkpoint;
-use crate::config::ModelConfig;
 use crate::export::{
     Budget, ExportOptions, ExportReport, Exported, Kernels, Rules, Trajectories, export_with_progress,
 };
@@ -42,9 +41,9 @@ pub struct ExportArgs {
     #[arg(long, default_value = "8", value_parser = ["8", "4"])]
     weights: String,
     /// Bits of what enters the matrix products, 8 to 12 (fewer where a sum could leave 24 bits); the image itself always
-    /// has 12. They cost nothing, rows are 16 bits wide in every kernel [default: 10, or 12 for weights tuned on a grid].
-    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=12))]
-    input_bits: Option<u8>,
+    /// has 12. More than 10 cost instructions on all cores but the M55: 30 % on the M4 (docs/quantisation.md).
+    #[arg(long, default_value_t = 10, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=12))]
+    input_bits: u8,
     /// Bits of a skip tensor while it waits for the other side of the U-Net: 16 take twice the memory.
     #[arg(long, default_value = "8", value_parser = ["8", "16"])]
     skips: String,
@@ -60,11 +59,10 @@ pub struct ExportArgs {
 }
 
 impl ExportArgs {
-    fn rules(&self, config: &ModelConfig) -> Rules {
+    fn rules(&self) -> Rules {
         let weights = if self.weights == "4" { WeightFormat::Int4 } else { WeightFormat::Int8 };
         let skips = if self.skips == "16" { Skips::Whole } else { Skips::Narrowed };
-        let rules = Rules { weights, skips, ..Rules::usual(config) };
-        self.input_bits.map_or_else(|| rules.clone(), |bits| rules.clone().with_input_bits(bits))
+        Rules { weights, skips, ..Rules::default() }.with_input_bits(self.input_bits)
     }
 
     fn kernels(&self) -> Result<Kernels> {
@@ -79,9 +77,8 @@ impl ExportArgs {
 pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| args.checkpoint.with_extension("pdm"));
     ensure!(out != args.checkpoint, "--out is the checkpoint itself: {}", out.display());
-    let kernels = args.kernels()?;
+    let (kernels, rules) = (args.kernels()?, args.rules());
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
-    let rules = args.rules(&checkpoint.config);
     let bar = output.progress(0, "calibrating and quantising");
     let mut progress = |done: usize, total: usize| {
         bar.set_length(total as u64);

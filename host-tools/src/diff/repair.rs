@@ -47,8 +47,8 @@ const OPS: usize = 8;
 /// What counts as a gain.
 const GAIN_DB: f64 = 1.0;
 
-/// The rules that a blob was exported by, as far as its records tell; the rest as usual for its model.
-fn rules_of(model: &Model<'_>, usual: &Rules) -> Result<Rules> {
+/// The rules that a blob was exported by, as far as its records tell.
+fn rules_of(model: &Model<'_>) -> Result<Rules> {
     let header = model.header().map_err(|error| anyhow!("{error}"))?;
     let (mut qmax, mut int4, mut narrowed) = (0, false, false);
     for op in model.ops(&header) {
@@ -64,16 +64,16 @@ fn rules_of(model: &Model<'_>, usual: &Rules) -> Result<Rules> {
     }
     let weights = if int4 { WeightFormat::Int4 } else { WeightFormat::Int8 };
     let skips = if narrowed { Skips::Narrowed } else { Skips::Whole };
-    Ok(Rules { weights, skips, ..usual.clone() }.with_input_bits((u16::BITS - qmax.leading_zeros()) as u8 + 1))
+    Ok(Rules { weights, skips, ..Rules::default() }.with_input_bits((u16::BITS - qmax.leading_zeros()) as u8 + 1))
 }
 
 /// The options of `picodream export` that say these rules; what is the default goes without saying.
-fn options_of(rules: &Rules, usual: &Rules) -> String {
+fn options_of(rules: &Rules) -> String {
     let bits = u16::BITS - rules.qmax.leading_zeros() + 1;
     let options = [
         (rules.weights == WeightFormat::Int4).then(|| "--weights 4".to_owned()),
         (rules.skips == Skips::Whole).then(|| "--skips 16".to_owned()),
-        (rules.qmax != usual.qmax).then(|| format!("--input-bits {bits}")),
+        (rules.qmax != Rules::default().qmax).then(|| format!("--input-bits {bits}")),
     ];
     let options: Vec<String> = options.into_iter().flatten().collect();
     if options.is_empty() { "the defaults".to_owned() } else { options.join(" ") }
@@ -96,8 +96,8 @@ fn ways(now: &Rules) -> Vec<Rules> {
 }
 
 /// How many ways [`repairs`] will measure.
-pub fn count(model: &Model<'_>, checkpoint: &Checkpoint) -> Result<usize> {
-    Ok(ways(&rules_of(model, &Rules::usual(&checkpoint.config))?).len())
+pub fn count(model: &Model<'_>) -> Result<usize> {
+    Ok(ways(&rules_of(model)?).len())
 }
 
 /// Measures each way against the report of the blob as it is, which must have its ops ranked; `done` is called after each.
@@ -109,9 +109,8 @@ pub fn repairs(
     done: &mut impl FnMut(),
 ) -> Result<Vec<Repair>> {
     let mut repairs = Vec::new();
-    let usual = Rules::usual(&checkpoint.config);
-    for rules in ways(&rules_of(model, &usual)?) {
-        let export_options = options_of(&rules, &usual);
+    for rules in ways(&rules_of(model)?) {
+        let export_options = options_of(&rules);
         let trajectories = Trajectories::of(&checkpoint.config);
         let Exported { bytes, report: exported } =
             export(checkpoint, &ExportOptions { trajectories, rules, kernels: Kernels::Small })?;
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
 
     fn offered(now: &Rules) -> Vec<String> {
-        ways(now).iter().map(|way| options_of(way, &Rules::default())).collect()
+        ways(now).iter().map(options_of).collect()
     }
 
     #[test]
@@ -187,7 +186,7 @@ mod tests {
             let options =
                 ExportOptions { trajectories: trajectories.clone(), rules: rules.clone(), kernels: Kernels::Small };
             let blob = export(&checkpoint, &options).unwrap().bytes;
-            assert_eq!(rules_of(&Model::parse(&blob).unwrap(), &Rules::default()).unwrap(), rules);
+            assert_eq!(rules_of(&Model::parse(&blob).unwrap()).unwrap(), rules);
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use picodream::blob::{WeightFormat, group_of};
 
-use crate::config::ModelConfig;
 use crate::float::{Linear, Skips};
 
 use super::calibrate::BranchStats;
@@ -40,7 +39,7 @@ pub struct Rules {
 }
 
 impl Default for Rules {
-    /// Rows are int16 in every kernel, so bits above 8 cost nothing there. Measured on faces-16 (smallest SQNR of x̂0 over
+    /// Rows are int16 in every kernel, so 10 bits cost what 8 do; the M4's feed loops know no more. Measured on faces-16 (smallest SQNR of x̂0 over
     /// DDIM-20): 255 behind SiLU 33.5 dB, 511 36.2 dB, 1023 37.8 dB; [`SUM_LIMIT`] rules out more.
     fn default() -> Self {
         Self {
@@ -58,14 +57,6 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// The rules that measured best for a model: 12 bits for inputs where the weights were tuned on a grid, whose sums leave
-    /// room for them.
-    #[must_use]
-    pub fn usual(config: &ModelConfig) -> Self {
-        let rules = Self { trained_bits: config.weight_bits(), ..Self::default() };
-        if rules.trained_bits.is_some() { rules.with_input_bits(12) } else { rules }
-    }
-
     /// With inputs of so many bits, 8 to 12, for every matrix product but `conv_in`'s, which keeps its 12.
     #[must_use]
     pub fn with_input_bits(self, bits: u8) -> Self {
