@@ -26,7 +26,7 @@ pub struct Repair {
     pub x0_sqnr_db: f64,
     /// On finished images.
     pub image_psnr_db: PsnrDb,
-    /// Which of the [`OPS`] worst ops it lifts, by [`GAIN_DB`] or more: by how many dB the images gain with that op alone in
+    /// Which of the eight worst ops it lifts by 1 dB or more: by how many dB the images gain with that op alone in
     /// int8.
     pub lifts: Vec<Lift>,
 }
