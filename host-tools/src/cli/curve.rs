@@ -117,14 +117,10 @@ impl<'a> Compared<'a> {
             let report = judge.report(&drawn, output)?;
             let macs_per_image = blob.macs_per_step * u64::from(steps);
             let accuracy = report.class_accuracy.map_or(String::new(), |share| format!(", class accuracy {share:.3}"));
-            output.line(format_args!(
-            "{name}: {} bytes, {}-{steps}, {:.1} M multiply-accumulates an image: Fréchet distance {:.3} ({:.2} × floor){accuracy}",
-            blob.blob_bytes,
-            rule.name(),
-            macs_per_image as f64 / 1e6,
-            report.fd,
-            report.fd / report.fd_floor
-        ))?;
+            let cost = format!("{:.1} M multiply-accumulates an image", macs_per_image as f64 / 1e6);
+            let quality = format!("Fréchet distance {:.3} ({:.2} × floor)", report.fd, report.fd / report.fd_floor);
+            let (bytes, sampler) = (blob.blob_bytes, rule.name());
+            output.line(format_args!("{name}: {bytes} bytes, {sampler}-{steps}, {cost}: {quality}{accuracy}"))?;
             points.push(Point {
                 model: (*name).to_owned(),
                 sampler: rule.name(),

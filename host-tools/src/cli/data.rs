@@ -11,8 +11,8 @@ use crate::picture::Picture;
 
 /// Fetch or check a data set, and show some of its images.
 ///
-/// `faces`, `emoji` and `fashion-mini` are part of the repository. `fashion` (Fashion-MNIST, 70,000 garments) is fetched once as a
-/// Debian package; where that is not possible the error says which files to put where. A folder of PNG or JPEG files
+/// `faces`, `emoji` and `fashion-mini` are part of the repository. `fashion` (Fashion-MNIST, 70,000 garments) is fetched
+/// once as a Debian package; where that is not possible the error says which files to put where. A folder of PNG or JPEG files
 /// (sub-folders are classes) or an IDX images file is read as training would read it.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\

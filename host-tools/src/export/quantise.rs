@@ -39,8 +39,8 @@ pub struct Rules {
 }
 
 impl Default for Rules {
-    /// Rows are int16 in every kernel, so 10 bits cost what 8 do; the M4's feed loops know no more. Measured on faces-16 (smallest SQNR of x̂0 over
-    /// DDIM-20): 255 behind SiLU 33.5 dB, 511 36.2 dB, 1023 37.8 dB; [`SUM_LIMIT`] rules out more.
+    /// Rows are int16 in every kernel, so 10 bits cost what 8 do; the M4's feed loops know no more. Measured on faces-16
+    /// (smallest SQNR of x̂0 over DDIM-20): 255 behind SiLU 33.5 dB, 511 36.2 dB, 1023 37.8 dB; [`SUM_LIMIT`] rules out more.
     fn default() -> Self {
         Self {
             clip_by_error: true,
@@ -161,22 +161,19 @@ pub fn quantise_product(
     let present = || (0..2).filter(|&branch| channels[branch] > 0);
     let mut inv_scale = [0.0; 2];
     present().for_each(|branch| inv_scale[branch] = inverse_scale(stats[branch], inputs, rules.clip_by_error));
-    let as_they_are = rules.trained_bits.filter(|_| inputs.weights == WeightFormat::Int8);
-    if as_they_are.is_some() {
+    let int8 = inputs.weights == WeightFormat::Int8;
+    let trained_bits = rules.trained_bits.filter(|_| int8);
+    if trained_bits.is_some() {
         let common = present().map(|branch| inv_scale[branch]).fold(f32::INFINITY, f32::min);
         present().for_each(|branch| inv_scale[branch] = common);
     }
     let scales: Vec<f32> =
         present().flat_map(|branch| std::iter::repeat_n(1.0 / inv_scale[branch], channels[branch])).collect();
     let cols = weight.len() / bias.len();
-    if let Some(bits) = as_they_are {
-        let mut rows = quantise_rows(weight, cols, largest_of(bits));
-        rows.scale.iter_mut().for_each(|scale| *scale *= scales[0]);
-        return QuantProduct { rows, bias: bias.to_vec(), inv_scale };
-    }
     let folded: Vec<f32> = weight.iter().enumerate().map(|(i, w)| w * scales[i % scales.len()]).collect();
-    if !rules.compensate && inputs.weights == WeightFormat::Int8 {
-        return QuantProduct { rows: quantise_rows(&folded, cols, WEIGHT_MAX), bias: bias.to_vec(), inv_scale };
+    if trained_bits.is_some() || (int8 && !rules.compensate) {
+        let rows = quantise_rows(&folded, cols, trained_bits.map_or(WEIGHT_MAX, largest_of));
+        return QuantProduct { rows, bias: bias.to_vec(), inv_scale };
     }
     let covariance = if rules.compensate { moments.covariance(&scales) } else { identity(cols) };
     let compensator = Compensator::new(&covariance, cols);

@@ -49,7 +49,8 @@ struct Task {
     seed: u64,
 }
 
-/// Trains the network of `source` (`fashion`, `faces` or `emoji`) at `size`×`size` for `steps` steps and writes `out` (`.safetensors`) and its card.
+/// Trains the network of `source` (`fashion`, `faces` or `emoji`) at `size`×`size` for `steps` steps and writes `out`
+/// (`.safetensors`) and its card.
 pub fn train_features(source: &str, size: usize, steps: usize, seed: u64, out: &Path) -> Result<FeatureCard> {
     ensure!(steps > WARMUP, "{steps} steps are too few; give more than {WARMUP}");
     let task = Task::new(source, size, seed)?;

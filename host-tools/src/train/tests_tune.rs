@@ -271,7 +271,8 @@ fn resuming_equals_never_stopping_for_both_methods() {
     std::fs::remove_dir_all(start).unwrap();
 }
 
-/// Every row of a convolution or of attention is whole multiples of its largest magnitude / (2^(bits − 1) − 1), and others are not.
+/// Every row of a convolution or of attention is whole multiples of its largest magnitude / (2^(bits − 1) − 1), and others
+/// are not.
 fn assert_on_grid(model: &Checkpoint, bits: u8) {
     let levels = f32::from((1u8 << (bits - 1)) - 1);
     let mut off = 0;
