@@ -249,6 +249,7 @@ mod tests {
                 seed: 1,
             },
             tune: None,
+            grid: None,
         };
         let tensors = expected_shapes(&config)
             .into_iter()

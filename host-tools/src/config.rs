@@ -3,9 +3,11 @@
 //! One JSON file, kept beside the checkpoint; every verb reads it through [`ModelConfig::validate`].
 
 use anyhow::{Result, ensure};
+use picodream::blob::WeightFormat;
 use picodream::spacing::FewStep;
 use serde::{Deserialize, Serialize};
 
+use crate::grid::OnGrid;
 pub use crate::schedule::ScheduleConfig;
 use crate::tune::{Method, Tuned};
 
@@ -176,6 +178,9 @@ pub struct ModelConfig {
     /// The recipe of tuning, for a model that was tuned to few steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tune: Option<Tuned>,
+    /// The recipe that brought the weights onto the blob's grid, for a model where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grid: Option<OnGrid>,
 }
 
 impl ModelConfig {
@@ -191,10 +196,10 @@ impl ModelConfig {
         self.tune.as_ref().filter(|_| self.for_consistency()).map(|tuned| tuned.recipe.few_step_sigma)
     }
 
-    /// Bits of the grid that its weights were tuned on, if they were.
+    /// How a blob keeps weights of the grid that its own were brought onto, if they were.
     #[must_use]
-    pub fn weight_bits(&self) -> Option<u8> {
-        self.tune.as_ref().and_then(|tuned| tuned.recipe.weight_bits)
+    pub fn weight_format(&self) -> Option<WeightFormat> {
+        self.grid.as_ref().map(|grid| grid.recipe.format())
     }
 
     /// The levels that it draws in few steps with: its own, or the usual ones.
@@ -283,10 +288,11 @@ impl ModelConfig {
             "config: unet.learned_variance with prediction_type epsilon needs a schedule whose alphas_cumprod stays above 0"
         );
         train.validate()?;
-        match &self.tune {
-            None => Ok(()),
-            Some(tuned) => tuned.recipe.train.validate().and_then(|()| tuned.recipe.validate(self.num_classes())),
+        if let Some(Tuned { recipe, .. }) = &self.tune {
+            recipe.train.validate()?;
+            recipe.validate(self.num_classes())?;
         }
+        self.grid.as_ref().map_or(Ok(()), |grid| grid.recipe.validate())
     }
 
     fn validate_schedule(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What a blob holds and costs: header, operators with MACs and bytes, the arena plan with its peak and lower bound.
 
 use anyhow::{Result, anyhow};
-use picodream::blob::{Algorithm, DType, Header, NONE, Op, TensorRecord, WeightFormat};
+use picodream::blob::{Algorithm, DType, Header, NONE, Op, TensorRecord, TimeEmbedOp, WeightFormat};
 use picodream::{Model, PredictionType};
 use serde::Serialize;
 
@@ -64,7 +64,7 @@ pub struct TensorReport {
 }
 
 /// Everything `picodream inspect` says of a blob.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BlobReport {
     /// Name of the model.
     pub name: String,
@@ -92,6 +92,8 @@ pub struct BlobReport {
     pub learned_variance: bool,
     /// T.
     pub num_train_timesteps: u16,
+    /// The only timesteps that it draws at, when their biases are baked (`export --bake`); empty for all.
+    pub baked_timesteps: Vec<f32>,
     /// Class names; empty for an unconditional model.
     pub class_names: Vec<String>,
     /// Operators in order of execution.
@@ -137,6 +139,10 @@ pub fn report(model: &Model<'_>) -> Result<BlobReport> {
             .nth(header.model_output.into())
             .is_some_and(|t| t.channels > header.channels.into()),
         num_train_timesteps: header.num_train_timesteps,
+        baked_timesteps: Vec::from(model.baked_timesteps(&header).as_chunks().0)
+            .into_iter()
+            .map(f32::from_le_bytes)
+            .collect(),
         class_names: model.text(&header, header.class_names).lines().map(String::from).collect(),
         ops: reports,
         tensors,
@@ -190,6 +196,7 @@ fn op_report(op: &Op, name: &str, tensors: &[TensorRecord]) -> OpReport {
     let pixels = |t: TensorRecord| u64::from(t.height) * u64::from(t.width);
     let channels = |t: TensorRecord| u64::from(t.channels);
     let (kind, macs) = match op {
+        Op::TimeEmbed(TimeEmbedOp { freq_dim: 0, .. }) => ("time_embed".into(), 0),
         Op::TimeEmbed(op) => ("time_embed".into(), channels(out) * (u64::from(op.freq_dim) + channels(out))),
         Op::Conv(op) => {
             let cin = channels(tensor(op.src_a)) + op.src_b.map_or(0, |b| channels(tensor(b)));
@@ -222,7 +229,11 @@ fn op_report(op: &Op, name: &str, tensors: &[TensorRecord]) -> OpReport {
 }
 
 fn algorithm_name(op: &Op) -> Option<&'static str> {
-    let Op::Conv(op) = op else { return None };
+    let op = match op {
+        Op::Conv(op) => op,
+        Op::TimeEmbed(op) => return (op.freq_dim == 0).then_some("baked"),
+        Op::Narrow(_) | Op::Attention(_) => return None,
+    };
     Some(match (op.weights, op.algorithm) {
         (WeightFormat::Int4, _) => "4 bits",
         (_, Algorithm::Winograd) if op.per_call.is_some() => "winograd, per call",

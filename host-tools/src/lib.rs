@@ -11,6 +11,7 @@ pub mod eval;
 pub mod export;
 pub mod files;
 pub mod float;
+pub mod grid;
 pub mod inspect;
 pub mod inversion;
 pub mod picture;

@@ -142,6 +142,7 @@ fn default_recipe(source: &str, overrides: &Overrides) -> Result<ModelConfig> {
             seed: 1,
         },
         tune: None,
+        grid: None,
     })
 }
 

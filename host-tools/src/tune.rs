@@ -27,11 +27,6 @@ pub struct TuneRecipe {
     /// σ̂ of the middle level that few-step sampling passes through ([`FewStep`]); measured for the data, not used in tuning.
     #[serde(default = "usual_sigma")]
     pub few_step_sigma: f32,
-    /// Bits of the grid that the weights of convolutions and attention are held to, 4 to 8: each row is whole multiples of its
-    /// largest magnitude / (2^(bits − 1) − 1), in every forward pass and in the checkpoint, so that the exporter has nothing
-    /// to round. Gradients pass straight through (arXiv:1712.05877). `None`: the weights are real numbers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight_bits: Option<u8>,
     /// Optimiser, batch and noise levels, as in training; `timestep_density` is ignored by progressive distillation.
     pub train: TrainConfig,
 }
@@ -96,7 +91,6 @@ impl TuneRecipe {
             method,
             guidance: 1.0,
             few_step_sigma: usual_sigma(),
-            weight_bits: None,
             train: TrainConfig {
                 steps: 6000,
                 batch_size: 128,
@@ -121,9 +115,6 @@ impl TuneRecipe {
         );
         let sigma = self.few_step_sigma;
         ensure!((1e-3..=1e3).contains(&sigma), "tune: few_step_sigma is {sigma}, but must be in 0.001..=1000");
-        if let Some(bits) = self.weight_bits {
-            ensure!((4..=8).contains(&bits), "tune: weight_bits is {bits}, but must be in 4..=8");
-        }
         match self.method {
             Method::Consistency { stages, sigma_max, top_share, weight_power, .. } => {
                 ensure!((1..=20).contains(&stages), "tune: stages is {stages}, but must be 1..=20");
@@ -151,7 +142,11 @@ impl TuneRecipe {
 
 /// The config of the model `name` that tuning `base` by `recipe` gives.
 pub fn tuned_config(base: &ModelConfig, name: &str, recipe: TuneRecipe) -> Result<ModelConfig> {
-    ensure!(base.tune.is_none(), "{} is tuned already: tune the model that it was made from", base.name);
+    ensure!(
+        base.tune.is_none() && base.grid.is_none(),
+        "{} is tuned already: tune the model that it was made from",
+        base.name
+    );
     let tune = Some(Tuned { base: base.name.clone(), recipe });
     let config = ModelConfig { name: name.to_owned(), tune, ..base.clone() };
     config.validate()?;

@@ -91,6 +91,7 @@ fn info(table: &[u8], prediction_type: PredictionType) -> ModelInfo<'_> {
         pixel_offset: 127.5,
         pixels: 0,
         channels: [1, 1],
+        timesteps: &[],
     }
 }
 

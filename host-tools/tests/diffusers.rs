@@ -93,6 +93,7 @@ fn compare<S: Sampler, P: Spacing>(name: &str, setup: &Setup, steps: u16, sample
         pixel_offset: 127.5,
         pixels: COUNT,
         channels: [1, if setup.learned { 2 } else { 1 }],
+        timesteps: &[],
     };
     let config = Config { steps, clip_sample: setup.clip, ..Config::with_spacing(0, sampler, spacing) };
     let mut walk = Walk::new(&info, config).unwrap();

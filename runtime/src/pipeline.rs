@@ -145,6 +145,11 @@ pub enum SetupError {
         /// T.
         max: u16,
     },
+    /// Time biases are baked into the blob, and not for this timestep.
+    Timestep {
+        /// Timestep of a step.
+        got: f32,
+    },
     /// There is no such class.
     Class {
         /// Class asked for.
@@ -180,6 +185,9 @@ impl fmt::Display for SetupError {
                 write!(f, "blob begins {remainder} bytes past a multiple of {align}; use include_model! or align it")
             }
             Self::Steps { got, max } => write!(f, "steps is {got}, but must be in 1..={max}"),
+            Self::Timestep { got } => {
+                write!(f, "timestep {} is not baked into the blob: take other steps", Decimal(got))
+            }
             Self::Class { got, num_classes: 0 } => {
                 write!(f, "class {got} was asked for, but the model is unconditional")
             }
@@ -427,5 +435,6 @@ fn model_info<'m>(unet: &UNet<'m>) -> ModelInfo<'m> {
         pixel_offset: header.pixel_offset,
         pixels: usize::from(header.width) * usize::from(header.height),
         channels: [header.channels.into(), unet.tensor(header.model_output).channels],
+        timesteps: unet.model().baked_timesteps(header),
     }
 }

@@ -27,6 +27,8 @@ pub struct ModelInfo<'a> {
     pub pixels: usize,
     /// Channels of the image and of the network's output; twice as many there when it also gives variances.
     pub channels: [u16; 2],
+    /// The only timesteps that the network knows, f32 little-endian, when its time biases are baked; empty when it knows all.
+    pub timesteps: &'a [u8],
 }
 
 impl ModelInfo<'_> {
@@ -34,6 +36,29 @@ impl ModelInfo<'_> {
     #[must_use]
     pub fn sample_of(&self, pixel: f32) -> f32 {
         (pixel - self.pixel_offset) / self.pixel_scale
+    }
+
+    /// Checks the levels of a walk. Not inlined: once for each spacing, however many samplers go with it.
+    #[inline(never)]
+    fn check_levels<P: Spacing>(&self, context: &StepContext<'_, P>) -> Result<(), SetupError> {
+        let (got, max) = (context.steps, self.schedule.num_train_timesteps());
+        if got == 0 || got > max {
+            return Err(SetupError::Steps { got, max });
+        }
+        context.spacing.check(&self.schedule, got).map_err(SetupError::Sampler)?;
+        let known = self.timesteps.as_chunks().0;
+        for step in 0..got {
+            let level = context.level(step);
+            if !known.is_empty() && !known.contains(&level.timestep.to_le_bytes()) {
+                return Err(SetupError::Timestep { got: level.timestep });
+            }
+            if step == 0 && !self.prediction_type.knows_x0(&level) {
+                let (field, value, allowed) =
+                    ("alphas_cumprod", level.alphas_cumprod, "above 0 at the first step of an epsilon or score model");
+                return Err(SetupError::Sampler(SamplerError { field, value, allowed }));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -53,10 +78,6 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
     /// # Errors
     /// [`SetupError`] with the field and its value.
     pub fn new(info: &ModelInfo<'a>, config: Config<S, P>) -> Result<Self, SetupError> {
-        let max = info.schedule.num_train_timesteps();
-        if config.steps == 0 || config.steps > max {
-            return Err(SetupError::Steps { got: config.steps, max });
-        }
         config.check_classes(info.num_classes)?;
         let context = StepContext {
             schedule: info.schedule,
@@ -71,14 +92,8 @@ impl<'a, S: Sampler, P: Spacing> Walk<'a, S, P> {
             // The samples that map to pixels 0 and 255.
             clip: config.clip_sample.then(|| (info.sample_of(0.0), info.sample_of(255.0))),
         };
-        config.spacing.check(&info.schedule, config.steps).map_err(SetupError::Sampler)?;
+        info.check_levels(&context)?;
         config.sampler.check(&context).map_err(SetupError::Sampler)?;
-        let first = context.level(0);
-        if !info.prediction_type.knows_x0(&first) {
-            let (field, value, allowed) =
-                ("alphas_cumprod", first.alphas_cumprod, "above 0 at the first step of an epsilon or score model");
-            return Err(SetupError::Sampler(SamplerError { field, value, allowed }));
-        }
         Ok(Self { config, context, state: S::State::default(), calls: 0, finished: false })
     }
 

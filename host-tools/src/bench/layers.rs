@@ -194,7 +194,14 @@ impl Network {
         let freq_dim = 32;
         let (linear_1, linear_2) = (self.linear(TIME_DIM, freq_dim), self.linear(TIME_DIM, TIME_DIM));
         let out = self.tensor("time_embed", 1, TIME_DIM);
-        self.ops.push(Op::TimeEmbed(TimeEmbed { freq_dim, linear_1, linear_2, classes: Vec::new(), out }));
+        self.ops.push(Op::TimeEmbed(TimeEmbed {
+            freq_dim,
+            linear_1,
+            linear_2,
+            classes: Vec::new(),
+            timesteps: Vec::new(),
+            out,
+        }));
         out
     }
 

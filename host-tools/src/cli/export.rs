@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::output::Output;
 use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
 use crate::export::{
-    Budget, ExportOptions, ExportReport, Exported, Kernels, Rules, Trajectories, export_with_progress,
+    Budget, ExportOptions, ExportReport, Exported, Kernels, Rules, Trajectories, export_with_progress, timesteps_of,
 };
 use crate::files;
 use crate::float::Skips;
@@ -38,8 +39,9 @@ pub struct ExportArgs {
     kernels: Kernels,
     /// Bits of a convolution's weights (of all but the first and the last): 4 halve the blob at some loss of quality, with
     /// room for a layer's unpacked weights in the arena.
-    #[arg(long, default_value = "8", value_parser = ["8", "4"])]
-    weights: String,
+    /// [default: 8, or those of the grid that `tune --weights` brought the checkpoint onto].
+    #[arg(long, value_parser = ["8", "4"])]
+    weights: Option<String>,
     /// Bits of what enters the matrix products, 8 to 12 (fewer where a sum could leave 24 bits); the image itself always
     /// has 12. More than 10 cost instructions on all cores but the M55: 30 % on the M4 (docs/quantisation.md).
     #[arg(long, default_value_t = 10, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=12))]
@@ -47,6 +49,10 @@ pub struct ExportArgs {
     /// Bits of a skip tensor while it waits for the other side of the U-Net: 16 take twice the memory.
     #[arg(long, default_value = "8", value_parser = ["8", "16"])]
     skips: String,
+    /// Bake the biases of time and class for drawing in so many steps (of DDIM, or of the consistency sampler for a model tuned
+    /// for it), in place of the layers that make them: some kB less flash, and no other steps. Several numbers: 1,2,4.
+    #[arg(long, value_name = "STEPS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=100))]
+    bake: Vec<u16>,
     /// Choose the kernels of each layer by this board's flash and RAM (an unknown name lists them).
     #[arg(long, value_name = "BOARD", conflicts_with = "kernels")]
     target: Option<String>,
@@ -59,8 +65,12 @@ pub struct ExportArgs {
 }
 
 impl ExportArgs {
-    fn rules(&self) -> Rules {
-        let weights = if self.weights == "4" { WeightFormat::Int4 } else { WeightFormat::Int8 };
+    fn rules(&self, config: &ModelConfig) -> Rules {
+        let weights = match self.weights.as_deref() {
+            Some("4") => WeightFormat::Int4,
+            Some(_) => WeightFormat::Int8,
+            None => config.weight_format().unwrap_or_default(),
+        };
         let skips = if self.skips == "16" { Skips::Whole } else { Skips::Narrowed };
         Rules { weights, skips, ..Rules::default() }.with_input_bits(self.input_bits)
     }
@@ -77,14 +87,17 @@ impl ExportArgs {
 pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| args.checkpoint.with_extension("pdm"));
     ensure!(out != args.checkpoint, "--out is the checkpoint itself: {}", out.display());
-    let (kernels, rules) = (args.kernels()?, args.rules());
+    let kernels = args.kernels()?;
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let rules = args.rules(&checkpoint.config);
     let bar = output.progress(0, "calibrating and quantising");
     let mut progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     };
-    let options = ExportOptions { kernels, rules, trajectories: Trajectories::of(&checkpoint.config) };
+    let bake = timesteps_of(&checkpoint.config, &args.bake);
+    let trajectories = Trajectories::of(&checkpoint.config).within(&checkpoint.config, &bake);
+    let options = ExportOptions { kernels, rules, trajectories, bake };
     let Exported { bytes, report } = export_with_progress(&checkpoint, &options, &mut progress)?;
     bar.finish_and_clear();
     files::write_atomic(&out, &bytes)?;

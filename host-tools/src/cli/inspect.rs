@@ -64,6 +64,10 @@ fn header(report: &BlobReport, output: &Output) -> Result<()> {
         if report.learned_variance { " and variances" } else { "" },
         report.num_train_timesteps
     ))?;
+    if !report.baked_timesteps.is_empty() {
+        let timesteps: Vec<String> = report.baked_timesteps.iter().map(|t| format!("{t}")).collect();
+        output.line(format_args!("baked           for timesteps {} only", timesteps.join(", ")))?;
+    }
     let classes = report.class_names.join(", ");
     output.line(format_args!("classes         {}", if classes.is_empty() { "none".into() } else { classes }))?;
     output.line(format_args!("MACs per step   {}", report.macs_per_step))

@@ -1,4 +1,4 @@
-//! `picodream tune`: from a trained checkpoint to one that draws in one to four steps.
+//! `picodream tune`: from a trained checkpoint to one that draws in one to four steps, or to one on the grid of its blob.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use super::output::Output;
 use super::shipped::ModelFiles;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
+use crate::grid::{GridRecipe, grid_config};
 use crate::recipe::{TuneOverrides, tune_recipe};
 use crate::tune::{Method, tuned_config};
 
@@ -19,12 +20,16 @@ use crate::tune::{Method, tuned_config};
 /// `picodream export`, and beside them what --resume needs, a log and sheets of samples at one and two steps. Guidance of
 /// the base is built in, so that a tuned model needs no second call for it. The same checkpoint, recipe and seed give the
 /// same file, interrupted or not, with any number of threads.
+///
+/// With --weights the model (tuned before or not) keeps its steps, and its weights come onto the grid on which the blob keeps
+/// them, taught by the real ones: `export` then has nothing to round.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
   picodream tune fashion-16 --out fashion-16-fast.safetensors
   picodream tune mine.safetensors --steps 3000 --guidance 1.5
-  picodream tune mine.safetensors --method progressive --out mine-fast.safetensors")]
+  picodream tune mine.safetensors --method progressive --out mine-fast.safetensors
+  picodream tune mine-fast.safetensors --weights 4 --out mine-fast-w4.safetensors")]
 pub struct TuneArgs {
     /// A checkpoint (.safetensors with its .json), or the name of a shipped model.
     #[arg(value_name = "CHECKPOINT")]
@@ -32,7 +37,7 @@ pub struct TuneArgs {
     /// The checkpoint to write [default: NAME.safetensors].
     #[arg(long, value_name = "FILE.safetensors")]
     out: Option<PathBuf>,
-    /// Name of the tuned model [default: that of the base with -fast].
+    /// Name of the tuned model [default: that of the base with -fast, or with -w8 or -w4].
     #[arg(long)]
     name: Option<String>,
     /// A recipe of tuning (.json) [default: the shipped one of this model, or the measured one].
@@ -41,6 +46,9 @@ pub struct TuneArgs {
     /// How to tune.
     #[arg(long, value_enum)]
     method: Option<MethodName>,
+    /// Bring the weights onto the blob's grid of so many bits, instead of tuning to few steps.
+    #[arg(long, value_name = "BITS", value_parser = ["8", "4"], conflicts_with_all = ["recipe", "method", "guidance"])]
+    weights: Option<String>,
     /// Guidance to build in; 1 is none [default: as the recipe says].
     #[arg(long, allow_negative_numbers = true)]
     guidance: Option<f32>,
@@ -77,19 +85,11 @@ enum MethodName {
 pub fn run(args: &TuneArgs, output: &Output) -> Result<ExitCode> {
     let files = ModelFiles::find(&args.base)?;
     let base = Checkpoint::load(&files.checkpoint)?;
-    let overrides = TuneOverrides {
-        method: args.method.map(|method| match method {
-            MethodName::Consistency => Method::CONSISTENCY,
-            MethodName::Progressive => Method::PROGRESSIVE,
-        }),
-        guidance: args.guidance,
-        steps: args.steps,
-        seed: args.seed,
+    let config = match args.weights.as_deref() {
+        Some(bits) => on_grid(args, &base.config, if bits == "4" { 4 } else { 8 })?,
+        None => in_few_steps(args, &base.config)?,
     };
-    let recipe = tune_recipe(&base.config, args.recipe.as_deref(), &overrides)?;
-    let name = args.name.clone().unwrap_or_else(|| format!("{}-fast", base.config.name));
-    let config = tuned_config(&base.config, &name, recipe)?;
-    let out = args.out.clone().unwrap_or_else(|| Path::new(&name).with_extension("safetensors"));
+    let out = args.out.clone().unwrap_or_else(|| Path::new(&config.name).with_extension("safetensors"));
     ensure!(
         out.extension().is_some_and(|e| e == "safetensors"),
         "--out is {}, but must end in .safetensors",
@@ -103,6 +103,27 @@ pub fn run(args: &TuneArgs, output: &Output) -> Result<ExitCode> {
     tune(args, &base, &config, out, output)
 }
 
+fn in_few_steps(args: &TuneArgs, base: &ModelConfig) -> Result<ModelConfig> {
+    let overrides = TuneOverrides {
+        method: args.method.map(|method| match method {
+            MethodName::Consistency => Method::CONSISTENCY,
+            MethodName::Progressive => Method::PROGRESSIVE,
+        }),
+        guidance: args.guidance,
+        steps: args.steps,
+        seed: args.seed,
+    };
+    let recipe = tune_recipe(base, args.recipe.as_deref(), &overrides)?;
+    tuned_config(base, &args.name.clone().unwrap_or_else(|| format!("{}-fast", base.name)), recipe)
+}
+
+fn on_grid(args: &TuneArgs, base: &ModelConfig, weight_bits: u8) -> Result<ModelConfig> {
+    let mut recipe = GridRecipe::new(base, weight_bits);
+    recipe.train.steps = args.steps.unwrap_or(recipe.train.steps);
+    recipe.train.seed = args.seed.unwrap_or(recipe.train.seed);
+    grid_config(base, &args.name.clone().unwrap_or_else(|| format!("{}-w{weight_bits}", base.name)), recipe)
+}
+
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("there is no path {}", path.display()))
 }
@@ -114,7 +135,7 @@ fn tune(_: &TuneArgs, _: &Checkpoint, _: &ModelConfig, _: PathBuf, _: &Output) -
 
 #[cfg(feature = "train")]
 fn tune(args: &TuneArgs, base: &Checkpoint, config: &ModelConfig, out: PathBuf, output: &Output) -> Result<ExitCode> {
-    use crate::train::{TrainOptions, tune};
+    use crate::train::{TrainOptions, to_grid, tune};
     let data = crate::data::load_train(&config.data.source, config.image)?;
     let options = TrainOptions {
         out: out.clone(),
@@ -124,6 +145,9 @@ fn tune(args: &TuneArgs, base: &Checkpoint, config: &ModelConfig, out: PathBuf, 
         sample_every: args.sample_every,
         quiet: false,
     };
-    let report = tune(base, config, &data, &options)?;
+    let report = match config.grid {
+        Some(_) => to_grid(base, config, &data, &options)?,
+        None => tune(base, config, &data, &options)?,
+    };
     super::train::tell(&report, &out, output)
 }

@@ -150,6 +150,10 @@ pub fn diff_with_progress(
 ) -> Result<DiffReport> {
     let unet = UNet::new(model).map_err(|error| anyhow!("{error}"))?;
     let mut float = FloatPipeline::with_skips(checkpoint, skips_of(&unet))?;
+    let baked = baked_timesteps(&unet);
+    if !baked.is_empty() {
+        float.bake(&baked);
+    }
     float.reorder(&order_of(&unet, float.net().graph()));
     check_same_network(&unet, &float, checkpoint)?;
     ensure!(options.count > 0, "count is 0, but must be at least 1");
@@ -194,6 +198,11 @@ impl OpDiff {
     fn rank(&self) -> f64 {
         self.image_psnr_db.unwrap_or(self.sqnr_db)
     }
+}
+
+/// The timesteps whose biases are baked into the blob.
+fn baked_timesteps(unet: &UNet<'_>) -> Vec<f32> {
+    unet.model().baked_timesteps(unet.header()).as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 /// How the blob keeps its skips.

@@ -1,11 +1,11 @@
 //! What other ways to export a checkpoint would repair: each is exported in memory and compared like the blob itself.
 
 use anyhow::{Result, anyhow};
-use picodream::Model;
 use picodream::blob::{Op, WeightFormat};
+use picodream::{Model, UNet};
 use serde::Serialize;
 
-use super::{DiffOptions, DiffReport, PsnrDb, diff_with_progress};
+use super::{DiffOptions, DiffReport, PsnrDb, baked_timesteps, diff_with_progress};
 use crate::checkpoint::Checkpoint;
 use crate::export::{ExportOptions, Exported, Kernels, Rules, Trajectories, export};
 use crate::float::Skips;
@@ -111,9 +111,10 @@ pub fn repairs(
     let mut repairs = Vec::new();
     for rules in ways(&rules_of(model)?) {
         let export_options = options_of(&rules);
-        let trajectories = Trajectories::of(&checkpoint.config);
+        let bake = baked_timesteps(&UNet::new(model).map_err(|error| anyhow!("{error}"))?);
+        let trajectories = Trajectories::of(&checkpoint.config).within(&checkpoint.config, &bake);
         let Exported { bytes, report: exported } =
-            export(checkpoint, &ExportOptions { trajectories, rules, kernels: Kernels::Small })?;
+            export(checkpoint, &ExportOptions { trajectories, rules, kernels: Kernels::Small, bake })?;
         let other = Model::parse(&bytes).map_err(|error| anyhow!("{error}"))?;
         let better = diff_with_progress(&other, checkpoint, options, &mut || {})?;
         repairs.push(Repair {
@@ -184,7 +185,7 @@ mod tests {
             Rules { skips: Skips::Whole, ..Rules::default() }.with_input_bits(11),
         ] {
             let options =
-                ExportOptions { trajectories: trajectories.clone(), rules: rules.clone(), kernels: Kernels::Small };
+                ExportOptions { trajectories: trajectories.clone(), rules: rules.clone(), ..ExportOptions::default() };
             let blob = export(&checkpoint, &options).unwrap().bytes;
             assert_eq!(rules_of(&Model::parse(&blob).unwrap()).unwrap(), rules);
         }

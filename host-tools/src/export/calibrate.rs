@@ -5,11 +5,14 @@
 
 use anyhow::{Result, ensure};
 use picodream::sampler::Consistency;
+use picodream::schedule::Schedule;
+use picodream::spacing::Spacing;
 use picodream::{Config, Ddim};
 
 use super::moments::InputMoments;
 use crate::config::ModelConfig;
 use crate::float::engine::columns;
+use crate::float::pipeline::schedule_bytes;
 use crate::float::{FloatPipeline, Graph, Op, OpTrace};
 use crate::sampling::{SamplerChoice, usual_spacing};
 use crate::tune::Method;
@@ -56,10 +59,42 @@ impl Trajectories {
                 (plain.sampler, (0..16).map(|k| 1 << k).take_while(|&steps| steps <= first_steps).collect())
             }
         };
-        let calls = |steps: &[u16]| steps.iter().copied().map(usize::from).sum::<usize>();
-        let images = plain.images * calls(&plain.steps) * steps.len() / (calls(&steps) * plain.steps.len());
-        Self { images, sampler, steps, guidance: vec![1.0], ..plain }
+        Self { sampler, guidance: vec![1.0], ..plain }.in_steps(steps)
     }
+}
+
+impl Trajectories {
+    /// With all step counts up to 100 that stop at none but these timesteps; unchanged if there are none.
+    #[must_use]
+    pub fn within(self, config: &ModelConfig, timesteps: &[f32]) -> Self {
+        if timesteps.is_empty() {
+            return self;
+        }
+        let inside = |steps: &u16| timesteps_of(config, &[*steps]).iter().all(|t| timesteps.contains(t));
+        let most = config.schedule.num_train_timesteps().min(100) as u16;
+        self.in_steps((1..=most).filter(inside).collect())
+    }
+
+    /// In other numbers of steps, with about as many network calls as before.
+    fn in_steps(self, steps: Vec<u16>) -> Self {
+        let calls = |steps: &[u16]| steps.iter().copied().map(usize::from).sum::<usize>().max(1);
+        let images = self.images * calls(&self.steps) * steps.len() / (calls(&steps) * self.steps.len());
+        Self { images, steps, ..self }
+    }
+}
+
+/// The timesteps that drawing in any of these numbers of steps stops at, by the sampler that a model of this config is made
+/// for; noisiest first.
+#[must_use]
+pub fn timesteps_of(config: &ModelConfig, steps: &[u16]) -> Vec<f32> {
+    let spacing = usual_spacing(&Trajectories::of(config).sampler, config.few_step());
+    let bytes = schedule_bytes(config);
+    let schedule = Schedule::new(&bytes);
+    let stops = |&steps: &u16| (0..steps).map(move |step| spacing.level(&schedule, steps, step).timestep);
+    let mut timesteps: Vec<f32> = steps.iter().flat_map(stops).collect();
+    timesteps.sort_by(|a, b| b.total_cmp(a));
+    timesteps.dedup();
+    timesteps
 }
 
 /// Values of one branch of one op's input.
@@ -257,13 +292,7 @@ mod tests {
         let config = random::config(ImageConfig { width: 4, height: 4, channels: 1 }, unet, 2);
         assert_eq!(Trajectories::of(&config), Trajectories::default());
         let of = |method| {
-            let recipe = TuneRecipe {
-                method,
-                guidance: 1.5,
-                few_step_sigma: 2.0,
-                weight_bits: None,
-                train: config.train.clone(),
-            };
+            let recipe = TuneRecipe { method, guidance: 1.5, few_step_sigma: 2.0, train: config.train.clone() };
             Trajectories::of(&ModelConfig { tune: Some(Tuned { base: "base".into(), recipe }), ..config.clone() })
         };
         let consistency = of(Method::CONSISTENCY);

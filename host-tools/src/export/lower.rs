@@ -32,6 +32,8 @@ pub struct Lowered {
     pub ops: Vec<blob::Op>,
     /// The data section.
     pub data: Vec<u8>,
+    /// The timesteps whose biases are baked, noisiest first.
+    pub timesteps: Vec<f32>,
     /// The arena.
     pub plan: Plan,
 }
@@ -100,6 +102,7 @@ pub fn lower_with_progress(
         names: graph.ops.iter().map(|op| op.name().to_owned()).collect(),
         ops,
         data,
+        timesteps: graph.timesteps().to_vec(),
         plan,
     })
 }
@@ -166,7 +169,7 @@ fn shape_of(graph: &Graph, places: &Places, index: usize, way: Way) -> (u32, u32
     match &graph.ops[index] {
         Op::TimeEmbed(op) => {
             let record = TimeEmbedOp { common: OpCommon::default(), freq_dim: op.freq_dim as u16 };
-            let time_dim = op.linear_2.outputs() as u32;
+            let time_dim = channels(op.out);
             (record.data_layout(time_dim, graph.num_classes as u32).bytes, record.scratch_layout(time_dim).bytes)
         }
         Op::Conv(op) => {
@@ -258,12 +261,16 @@ impl Lowerer<'_> {
 
     fn time_embed(&mut self, op: &TimeEmbed) -> TimeEmbedOp {
         let mut record = TimeEmbedOp { common: OpCommon::default(), freq_dim: op.freq_dim as u16 };
-        let time_dim = op.linear_2.outputs() as u32;
+        let time_dim = self.graph.tensors[op.out].channels as u32;
         let layout = record.data_layout(time_dim, self.graph.num_classes as u32);
         let half = op.freq_dim / 2;
         let freqs = (0..half).map(|k| (-(10_000f64.ln()) * k as f64 / half as f64).exp() as f32);
         let mut piece = Piece::new(layout.bytes);
         piece.floats(layout.freqs, freqs);
+        if half == 0 {
+            record.common = self.common(op.out, 0, piece);
+            return record;
+        }
         let (first, second) = (quantise_linear(&op.linear_1), quantise_linear(&op.linear_2));
         piece.ints(layout.weight_1, &first.weight);
         piece.floats(layout.scale_1, first.scale);

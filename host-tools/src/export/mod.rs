@@ -4,6 +4,7 @@
 //! elsewhere a few scales and weights may differ in their last bit. What a blob draws is the same everywhere.
 
 pub mod calibrate;
+pub mod grid;
 pub mod lower;
 pub mod moments;
 pub mod nibbles;
@@ -14,11 +15,13 @@ pub mod plan;
 pub mod quantise;
 pub mod rounding;
 pub mod target;
+#[cfg(test)]
+mod tests_bake;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-pub use calibrate::Trajectories;
+pub use calibrate::{Trajectories, timesteps_of};
 pub use lower::Kernels;
 pub use order::Order;
 pub use quantise::Rules;
@@ -36,6 +39,9 @@ pub struct ExportOptions {
     pub rules: Rules,
     /// Which algorithms the convolutions get.
     pub kernels: Kernels,
+    /// The only timesteps to draw with, whose biases are then baked into the blob; none for all timesteps. Trajectories must
+    /// not stop at others.
+    pub bake: Vec<f32>,
 }
 
 /// The figures of an export.
@@ -86,6 +92,9 @@ pub fn export_with_progress(
 ) -> Result<Exported> {
     checkpoint.config.validate()?;
     let mut pipeline = FloatPipeline::with_skips(checkpoint, options.rules.skips)?;
+    if !options.bake.is_empty() {
+        pipeline.bake(&options.bake);
+    }
     let order = lower::best_order(pipeline.net().graph(), &options.rules, options.kernels);
     pipeline.reorder(&order.ops);
     let graph = pipeline.net().graph();
@@ -96,7 +105,8 @@ pub fn export_with_progress(
     };
     let calibration =
         calibrate::calibrate(&pipeline, &options.trajectories, &mut piece_done).context("calibration failed")?;
-    let rules = Rules { trained_bits: checkpoint.config.weight_bits(), ..options.rules.clone() };
+    let on_grid = checkpoint.config.weight_format() == Some(options.rules.weights);
+    let rules = Rules { on_grid, ..options.rules.clone() };
     let lowered = lower::lower_with_progress(graph, &calibration, &rules, options.kernels, &mut piece_done)?;
     let bytes = pack::pack(&checkpoint.config, &lowered)?;
     if let Kernels::Within(budget) = options.kernels {
@@ -135,7 +145,7 @@ mod tests {
 
     fn quick(rules: Rules) -> ExportOptions {
         let trajectories = Trajectories { images: 3, steps: vec![4], guidance: vec![1.0], ..Trajectories::default() };
-        ExportOptions { trajectories, rules, kernels: Kernels::Small }
+        ExportOptions { trajectories, rules, ..ExportOptions::default() }
     }
 
     #[test]

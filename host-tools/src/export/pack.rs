@@ -38,7 +38,8 @@ pub fn pack(config: &ModelConfig, lowered: &Lowered) -> Result<Vec<u8>> {
     for (record, bytes) in lowered.tensors.iter().zip(tensors.chunks_exact_mut(TENSOR_RECORD_BYTES)) {
         record.write(bytes);
     }
-    let sections = [texts.0.into_bytes(), schedule_bytes(config), tensors, ops, lowered.data.clone()];
+    let baked: Vec<u8> = lowered.timesteps.iter().flat_map(|t| t.to_le_bytes()).collect();
+    let sections = [texts.0.into_bytes(), [schedule_bytes(config), baked].concat(), tensors, ops, lowered.data.clone()];
     let (table, total) =
         place_sections(sections.each_ref().map(|s| s.len() as u32)).context("the blob would exceed 4 GiB")?;
     let (pixel_scale, pixel_offset) = pixel_mapping(config);

@@ -8,6 +8,7 @@ use picodream::blob::{WeightFormat, group_of};
 use crate::float::{Linear, Skips};
 
 use super::calibrate::BranchStats;
+use super::grid::RowGrid;
 use super::moments::InputMoments;
 use super::rounding::Compensator;
 
@@ -33,9 +34,9 @@ pub struct Rules {
     pub skips: Skips,
     /// How weights of convolutions are kept, but for the first and the last, which see the image itself and are small.
     pub weights: WeightFormat,
-    /// Bits of the grid that the weights are on already ([`crate::tune::TuneRecipe::weight_bits`]; [`super::export`] takes it
-    /// from the checkpoint). They are then taken as they are, which wants one scale for the inputs of both branches.
-    pub trained_bits: Option<u8>,
+    /// Whether the weights stand on the grid of `weights` already ([`crate::grid`]; [`super::export`] takes it from the
+    /// checkpoint). They are then taken as they are, which wants one scale for the inputs of both branches.
+    pub on_grid: bool,
 }
 
 impl Default for Rules {
@@ -51,7 +52,7 @@ impl Default for Rules {
             qmax: 511,
             skips: Skips::Narrowed,
             weights: WeightFormat::Int8,
-            trained_bits: None,
+            on_grid: false,
         }
     }
 }
@@ -110,20 +111,14 @@ pub struct Precision {
     pub weights: WeightFormat,
 }
 
-/// The largest integer of so many bits: 127 of 8.
+/// Rounds rows of `cols` weights to the nearest; the largest of a row becomes ±[`WEIGHT_MAX`].
 #[must_use]
-pub fn largest_of(bits: u8) -> f32 {
-    f32::from((1i16 << (bits - 1)) - 1)
-}
-
-/// Rounds rows of `cols` weights to the nearest; the largest of a row becomes ±`largest`, at most [`WEIGHT_MAX`].
-#[must_use]
-pub fn quantise_rows(weight: &[f32], cols: usize, largest: f32) -> QuantRows {
+pub fn quantise_rows(weight: &[f32], cols: usize) -> QuantRows {
     let mut result = QuantRows { weight: Vec::with_capacity(weight.len()), multipliers: Vec::new(), scale: Vec::new() };
     for row in weight.chunks_exact(cols) {
         let absmax = row.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-        let scale = if absmax > 0.0 { absmax / largest } else { 1.0 };
-        let round = |&w: &f32| (w / scale).round_ties_even().clamp(-largest, largest) as i8;
+        let scale = if absmax > 0.0 { absmax / WEIGHT_MAX } else { 1.0 };
+        let round = |&w: &f32| (w / scale).round_ties_even().clamp(-WEIGHT_MAX, WEIGHT_MAX) as i8;
         result.weight.extend(row.iter().map(round));
         result.scale.push(scale);
     }
@@ -133,7 +128,7 @@ pub fn quantise_rows(weight: &[f32], cols: usize, largest: f32) -> QuantRows {
 /// A linear layer with f32 inputs: int8 rows, bias unchanged.
 #[must_use]
 pub fn quantise_linear(layer: &Linear) -> QuantRows {
-    quantise_rows(&layer.weight, layer.inputs(), WEIGHT_MAX)
+    quantise_rows(&layer.weight, layer.inputs())
 }
 
 /// A matrix product with quantised inputs.
@@ -161,9 +156,7 @@ pub fn quantise_product(
     let present = || (0..2).filter(|&branch| channels[branch] > 0);
     let mut inv_scale = [0.0; 2];
     present().for_each(|branch| inv_scale[branch] = inverse_scale(stats[branch], inputs, rules.clip_by_error));
-    let int8 = inputs.weights == WeightFormat::Int8;
-    let trained_bits = rules.trained_bits.filter(|_| int8);
-    if trained_bits.is_some() {
+    if rules.on_grid {
         let common = present().map(|branch| inv_scale[branch]).fold(f32::INFINITY, f32::min);
         present().for_each(|branch| inv_scale[branch] = common);
     }
@@ -171,15 +164,20 @@ pub fn quantise_product(
         present().flat_map(|branch| std::iter::repeat_n(1.0 / inv_scale[branch], channels[branch])).collect();
     let cols = weight.len() / bias.len();
     let folded: Vec<f32> = weight.iter().enumerate().map(|(i, w)| w * scales[i % scales.len()]).collect();
-    if trained_bits.is_some() || (int8 && !rules.compensate) {
-        let rows = quantise_rows(&folded, cols, trained_bits.map_or(WEIGHT_MAX, largest_of));
+    let groups = nibble_groups(cols, scales.len());
+    let plainly = match inputs.weights {
+        weights if rules.on_grid => rows_on_grid(&folded, cols, weights, &groups),
+        WeightFormat::Int8 if !rules.compensate => Some(quantise_rows(&folded, cols)),
+        _ => None,
+    };
+    if let Some(rows) = plainly {
         return QuantProduct { rows, bias: bias.to_vec(), inv_scale };
     }
     let covariance = if rules.compensate { moments.covariance(&scales) } else { identity(cols) };
     let compensator = Compensator::new(&covariance, cols);
     let rows = match inputs.weights {
         WeightFormat::Int8 => compensator.round_rows(&folded),
-        WeightFormat::Int4 => compensator.round_nibbles(&folded, &nibble_groups(cols, scales.len())),
+        WeightFormat::Int4 => compensator.round_nibbles(&folded, &groups),
     };
     if !rules.compensate {
         return QuantProduct { rows, bias: bias.to_vec(), inv_scale };
@@ -187,6 +185,18 @@ pub fn quantise_product(
     let mut bias = bias.to_vec();
     correct_bias(&mut bias, &rows, &folded, &scales, &moments.means());
     QuantProduct { rows, bias, inv_scale }
+}
+
+/// Rows as they stand; `None` if one stands on no grid.
+fn rows_on_grid(weight: &[f32], cols: usize, format: WeightFormat, groups: &[usize]) -> Option<QuantRows> {
+    let mut rows = QuantRows { weight: Vec::with_capacity(weight.len()), multipliers: Vec::new(), scale: Vec::new() };
+    for row in weight.chunks_exact(cols) {
+        let (grid, row) = RowGrid::of(row, format, groups)?;
+        rows.weight.extend(row);
+        rows.multipliers.extend(grid.multipliers);
+        rows.scale.push(grid.scale);
+    }
+    Some(rows)
 }
 
 /// The covariance of inputs that know nothing of each other.
@@ -236,7 +246,7 @@ mod tests {
     fn weights_on_the_grid_come_back_exactly() {
         let ints: Vec<i8> = (0..60).map(|i| if i % 20 == 0 { -127 } else { (i * 37 % 255 - 127) as i8 }).collect();
         let weight: Vec<f32> = ints.iter().enumerate().map(|(i, &q)| f32::from(q) * [0.5, 0.01, 3.0][i / 20]).collect();
-        let rows = quantise_rows(&weight, 20, WEIGHT_MAX);
+        let rows = quantise_rows(&weight, 20);
         assert_eq!(rows.weight, ints);
         assert!(rows.scale.iter().zip([0.5, 0.01, 3.0]).all(|(s, want)| (s / want - 1.0).abs() < 1e-6));
     }
@@ -245,7 +255,7 @@ mod tests {
     fn rounding_errs_by_half_a_step_at_most_and_zero_rows_stay_zero() {
         let mut weight = gaussian(3, 200);
         weight[100..].fill(0.0);
-        let rows = quantise_rows(&weight, 100, WEIGHT_MAX);
+        let rows = quantise_rows(&weight, 100);
         for (i, (&w, &q)) in weight.iter().zip(&rows.weight).enumerate() {
             assert!((w - f32::from(q) * rows.scale[i / 100]).abs() <= 0.5001 * rows.scale[i / 100]);
         }
@@ -283,10 +293,10 @@ mod tests {
     fn weights_trained_on_a_grid_are_taken_as_they_are() {
         // Branch b is eight times smaller than a: by scales of their own the row of both would be on no grid.
         let (of_a, of_b) = (stats(&[8.0, -8.0]), stats(&[1.0, -1.0]));
-        let ints: Vec<i8> = (0..24).map(|i| if i % 8 == 3 { 31 } else { (i * 37 % 63 - 31) as i8 }).collect();
+        let ints: Vec<i8> = (0..24).map(|i| if i % 8 == 3 { 127 } else { (i * 37 % 255 - 127) as i8 }).collect();
         let steps = [0.5f32, 0.01, 3.0];
         let weight: Vec<f32> = ints.iter().enumerate().map(|(i, &q)| f32::from(q) * steps[i / 8]).collect();
-        let rules = Rules { trained_bits: Some(6), ..Rules::default() };
+        let rules = Rules { on_grid: true, ..Rules::default() };
         let bias = [1.0, 2.0, 3.0];
         let moments = InputMoments::new(8);
         let product = quantise_product((&weight, &bias), [4, 4], [&of_a, &of_b], &moments, PLAIN, &rules);
@@ -295,10 +305,14 @@ mod tests {
         for (scale, step) in product.rows.scale.iter().zip(steps) {
             assert!((scale * product.inv_scale[0] / step - 1.0).abs() < 1e-6);
         }
-        // 4-bit weights have a grid of their own.
+        // On the grid of 4-bit weights: one group of 8 columns with the multiplier 5.
         let nibbles = Precision { weights: WeightFormat::Int4, ..PLAIN };
-        let own = quantise_product((&weight, &bias), [4, 4], [&of_a, &of_b], &moments, nibbles, &rules);
-        assert!(own.inv_scale[0] != own.inv_scale[1] && !own.rows.multipliers.is_empty());
+        let ints: Vec<i8> = (0..24).map(|i| if i % 8 == 3 { -40 } else { (i * 37 % 15 - 7) as i8 * 5 }).collect();
+        let weight: Vec<f32> = ints.iter().enumerate().map(|(i, &q)| f32::from(q) * steps[i / 8]).collect();
+        let product = quantise_product((&weight, &bias), [4, 4], [&of_a, &of_b], &moments, nibbles, &rules);
+        let value = |i: usize| f32::from(product.rows.weight[i]) * product.rows.scale[i / 8] * product.inv_scale[0];
+        assert!((0..24).all(|i| (value(i) - weight[i]).abs() <= 1e-6 * weight[i].abs()));
+        assert_eq!((product.inv_scale[0], &product.bias[..]), (product.inv_scale[1], &bias[..]));
     }
 
     #[test]

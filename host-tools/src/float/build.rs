@@ -138,6 +138,7 @@ impl<'a> Builder<'a> {
         let classes =
             if self.checkpoint.config.num_classes() > 0 { self.data("class_embedding.weight")?.1 } else { Vec::new() };
         let op = TimeEmbed {
+            timesteps: Vec::new(),
             freq_dim: self.checkpoint.config.unet.time_freq_dim,
             linear_1: self.linear("time_embedding.linear_1")?,
             linear_2: self.linear("time_embedding.linear_2")?,

@@ -5,6 +5,7 @@
 
 use anyhow::Result;
 
+use super::bake::pick;
 use super::gemm::{MatRef, gemm};
 use super::graph::{Attention, Conv, Graph, Linear, Norm, Op, Skips, TensorId, TensorInfo, TimeEmbed};
 use crate::checkpoint::Checkpoint;
@@ -55,6 +56,11 @@ impl FloatUNet {
         if let Some(graph) = self.graph.reordered(order) {
             self.graph = graph;
         }
+    }
+
+    /// Knows these timesteps only from now on, their biases written down as [`Graph::baked`] does.
+    pub fn bake(&mut self, timesteps: &[f32]) {
+        self.graph = self.graph.baked(timesteps);
     }
 
     /// The op list it runs.
@@ -154,7 +160,10 @@ fn sinusoids(t: f32, freq_dim: usize) -> Vec<f32> {
     (0..half).map(|k| angle(k).cos() as f32).chain((0..half).map(|k| angle(k).sin() as f32)).collect()
 }
 
-fn time_embed(op: &TimeEmbed, t: f32, class: Option<usize>, num_classes: usize) -> Vec<f32> {
+pub(super) fn time_embed(op: &TimeEmbed, t: f32, class: Option<usize>, num_classes: usize) -> Vec<f32> {
+    if !op.timesteps.is_empty() {
+        return pick(op, t, class, num_classes);
+    }
     let mut hidden = linear(&op.linear_1, &sinusoids(t, op.freq_dim));
     hidden.iter_mut().for_each(|x| *x = silu(*x));
     let mut temb = linear(&op.linear_2, &hidden);

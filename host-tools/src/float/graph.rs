@@ -87,6 +87,9 @@ pub struct TimeEmbed {
     pub linear_2: Linear,
     /// `[num_classes + 1][E]`, the last row being the null class; empty for an unconditional model.
     pub classes: Vec<f32>,
+    /// The only timesteps known, when the biases are baked ([`Graph::baked`]): then temb marks a row, and what makes it otherwise
+    /// is empty.
+    pub timesteps: Vec<f32>,
     /// Where temb goes.
     pub out: TensorId,
 }
@@ -261,6 +264,15 @@ impl Graph {
             ops.push(op.clone());
         }
         (ops.len() == self.ops.len()).then(|| Self { ops, ..self.clone() })
+    }
+
+    /// The only timesteps known, when the biases are baked.
+    #[must_use]
+    pub fn timesteps(&self) -> &[f32] {
+        self.ops
+            .iter()
+            .find_map(|op| if let Op::TimeEmbed(op) = op { Some(&op.timesteps[..]) } else { None })
+            .unwrap_or(&[])
     }
 
     /// Multiply-accumulates of op `index`, all its matrix products together.

@@ -3,6 +3,7 @@
 //! [`graph`] turns a checkpoint into tensors and ops at exactly the blob's granularity; [`engine`] executes them, batch 1,
 //! and shows every op's inputs and output to an observer: calibration and `diff` are observers.
 
+mod bake;
 mod build;
 pub mod engine;
 pub mod gemm;

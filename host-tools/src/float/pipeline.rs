@@ -22,6 +22,8 @@ pub struct FloatPipeline {
     pixel: (f32, f32),
     image: ImageConfig,
     few_step: FewStep,
+    /// The only timesteps that it knows, f32 little-endian; empty for all.
+    timesteps: Vec<u8>,
 }
 
 /// One network call as it happened.
@@ -73,12 +75,19 @@ impl FloatPipeline {
             pixel: pixel_mapping(config),
             image: config.image,
             few_step: config.few_step(),
+            timesteps: Vec::new(),
         })
     }
 
     /// Runs the network's ops in another order, as [`FloatUNet::reorder`].
     pub fn reorder(&mut self, order: &[usize]) {
         self.net.reorder(order);
+    }
+
+    /// Knows these timesteps only from now on, as [`FloatUNet::bake`].
+    pub fn bake(&mut self, timesteps: &[f32]) {
+        self.net.bake(timesteps);
+        self.timesteps = timesteps.iter().flat_map(|t| t.to_le_bytes()).collect();
     }
 
     /// The network.
@@ -124,6 +133,7 @@ impl FloatPipeline {
             pixel_offset: self.pixel.1,
             pixels: self.image.width * self.image.height,
             channels: [self.image.channels as u16, graph.tensors[graph.output].channels as u16],
+            timesteps: &self.timesteps,
         }
     }
 

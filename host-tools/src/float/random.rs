@@ -37,6 +37,7 @@ pub fn config(image: ImageConfig, unet: UNetConfig, classes: usize) -> ModelConf
             seed: 1,
         },
         tune: None,
+        grid: None,
     }
 }
 

@@ -131,12 +131,25 @@ impl Batch {
     /// The batch of step number `step` (from 0).
     #[must_use]
     pub fn draw(config: &ModelConfig, data: &Dataset, levels: &NoiseLevels, order: &mut Order, step: usize) -> Self {
+        Self::draw_at(config, data, levels, order, step, |stream| levels.draw(config.train.timestep_density, stream))
+    }
+
+    /// The same with another way to draw (timestep, √ᾱ, √(1−ᾱ)).
+    #[must_use]
+    pub fn draw_at(
+        config: &ModelConfig,
+        data: &Dataset,
+        levels: &NoiseLevels,
+        order: &mut Order,
+        step: usize,
+        level: impl Fn(&mut NoiseStream) -> (f32, f32, f32),
+    ) -> Self {
         let train = &config.train;
         let mut stream = NoiseStream::new(train.seed, super::STREAM_STEP + step as u64);
         let mut batch = Self::default();
         for i in 0..train.batch_size {
             let index = order.index((step * train.batch_size + i) as u64);
-            let (t, signal, noise) = levels.draw(train.timestep_density, &mut stream);
+            let (t, signal, noise) = level(&mut stream);
             batch.timesteps.push(t);
             if config.unet.learned_variance {
                 batch.bounds.push(Bound::new(levels, config.prediction_type, Level { t, signal, noise }));

@@ -75,7 +75,7 @@ pub fn bench(config: &ModelConfig, options: TrainBenchOptions, on_step: &dyn Fn(
     ensure!(options.batch > 0 && options.steps > 0, "batch and steps must be at least 1");
     super::host::prepare();
     let train = TrainConfig { batch_size: options.batch, steps: 1_000_000, ..config.train.clone() };
-    let config = &ModelConfig { train, tune: None, ..config.clone() };
+    let config = &ModelConfig { train, tune: None, grid: None, ..config.clone() };
     config.validate()?;
     let mut runner = Runner::new(config);
     let (own, naive) = (Convolutions::Own, Convolutions::Candle);

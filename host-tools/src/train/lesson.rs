@@ -1,9 +1,10 @@
-//! What the steps of a run teach: to denoise, to be consistent along trajectories, or two steps of a teacher in one.
+//! What the steps of a run teach: to denoise, to be consistent along trajectories, two steps of a teacher in one, or the grid.
 
 use anyhow::Result;
 
 use super::batch::{Batch, NoiseLevels, Order};
 use super::consistency::{self, Pairs};
+use super::grid;
 use super::optimizer::{FlatLayout, State, learning_rate};
 use super::progressive;
 use super::trainer::loss_and_gradient;
@@ -34,20 +35,17 @@ pub enum Lesson {
     Denoise,
     /// Tuning by a recipe.
     Tune(TuneRecipe),
+    /// To stand on the blob's grid.
+    Grid,
 }
 
 impl Lesson {
-    /// The lesson of a recipe of tuning.
-    #[must_use]
-    pub fn of(recipe: &TuneRecipe) -> Self {
-        Self::Tune(recipe.clone())
-    }
-
     /// Whether a frozen teacher is needed.
     #[must_use]
     pub fn is_taught(&self) -> bool {
         match self {
             Self::Denoise => false,
+            Self::Grid => true,
             Self::Tune(recipe) => match recipe.method {
                 Method::Consistency { direction, .. } => direction == Direction::Base || recipe.guidance != 1.0,
                 Method::Progressive { .. } => true,
@@ -82,10 +80,14 @@ impl Lesson {
     /// for that of the real ones.
     pub fn gradient(&self, course: &mut Course<'_>, state: &State) -> Result<(f64, Vec<f32>)> {
         let Course { config, data, levels, order, layout, threads } = course;
-        let on_grid =
-            config.weight_bits().map(|bits| State { weights: layout.on_grid(&state.weights, bits), ..state.clone() });
-        let state = on_grid.as_ref().unwrap_or(state);
         match self {
+            Self::Grid => {
+                let format = config.weight_format().unwrap_or_default();
+                let state =
+                    State { weights: grid::on_grid(layout, &state.teacher, &state.weights, format), ..state.clone() };
+                let batch = grid::draw(config, data, levels, order, state.step);
+                grid::loss_and_gradient(config, layout, &state, &batch, *threads)
+            }
             Self::Denoise => {
                 let batch = Batch::draw(config, data, levels, order, state.step);
                 loss_and_gradient(config, layout, &state.weights, &batch, *threads)

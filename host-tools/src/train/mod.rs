@@ -8,6 +8,7 @@ pub mod bench;
 pub mod classifier;
 pub mod consistency;
 pub mod estimate;
+pub mod grid;
 pub mod host;
 pub mod lesson;
 pub mod ops;
@@ -19,6 +20,8 @@ pub mod shards;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_grid;
+#[cfg(test)]
 mod tests_tune;
 #[cfg(test)]
 mod tests_variance;
@@ -26,7 +29,7 @@ pub mod trainer;
 pub mod unet;
 pub mod variance;
 
-pub use trainer::{TrainOptions, TrainReport, train, tune};
+pub use trainer::{TrainOptions, TrainReport, to_grid, train, tune};
 
 /// First noise stream of the initial weights (one per tensor).
 pub(crate) const STREAM_INIT: u64 = 1 << 40;

@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 
+use super::grid::on_grid;
 use crate::checkpoint::{self, Checkpoint, expected_shapes, read_tensors, write_tensors};
 use crate::config::{ModelConfig, TrainConfig};
-use crate::export::quantise::{largest_of, quantise_rows};
 
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
@@ -64,21 +64,17 @@ impl FlatLayout {
         self.entries.iter().map(|(name, shape, range)| (name.clone(), tensor(shape, &flat[range.clone()]))).collect()
     }
 
-    /// The weights of convolutions and attention on the grid of `bits` bits by row
-    /// ([`crate::tune::TuneRecipe::weight_bits`]), the others as they are.
+    /// `flat` with each tensor that `change` gives something for, from name, shape and place, replaced by it.
     #[must_use]
-    pub fn on_grid(&self, flat: &[f32], bits: u8) -> Vec<f32> {
+    pub fn replaced(
+        &self,
+        flat: &[f32],
+        change: impl Fn(&str, &[usize], std::ops::Range<usize>) -> Option<Vec<f32>>,
+    ) -> Vec<f32> {
         let mut flat = flat.to_vec();
         for (name, shape, range) in &self.entries {
-            // What makes the time embedding keeps 8 bits whatever the grid: `diff` finds 52 dB there, where others have 45.
-            if shape.len() == 1 || name.contains("time_emb") || name.starts_with("class_embedding") {
-                continue;
-            }
-            let weights = &mut flat[range.clone()];
-            let cols = weights.len() / shape[0];
-            let rows = quantise_rows(weights, cols, largest_of(bits));
-            for (i, (weight, q)) in weights.iter_mut().zip(rows.weight).enumerate() {
-                *weight = f32::from(q) * rows.scale[i / cols];
+            if let Some(new) = change(name, shape, range.clone()) {
+                flat[range.clone()].copy_from_slice(&new);
             }
         }
         flat
@@ -168,7 +164,9 @@ impl State {
     /// The average weights, on their grid if they have one.
     #[must_use]
     pub fn averaged(&self, config: &ModelConfig, layout: &FlatLayout) -> Vec<f32> {
-        config.weight_bits().map_or_else(|| self.ema.clone(), |bits| layout.on_grid(&self.ema, bits))
+        config
+            .weight_format()
+            .map_or_else(|| self.ema.clone(), |format| on_grid(layout, &self.teacher, &self.ema, format))
     }
 
     /// The average weights as a checkpoint.

@@ -52,6 +52,7 @@ pub(super) fn tiny() -> ModelConfig {
             seed: 5,
         },
         tune: None,
+        grid: None,
     }
 }
 

@@ -16,14 +16,15 @@ use super::shards::{Weights, detached};
 use super::tests::{folder, halves, options, tiny};
 use super::{TrainOptions, train, tune};
 use crate::checkpoint::Checkpoint;
-use crate::config::{ModelConfig, PredictionType, TimestepDensity};
+use crate::config::{ModelConfig, PredictionType, TimestepDensity, TrainConfig};
+use crate::data::Dataset;
 use crate::tune::{Direction, Method, TuneRecipe, tuned_config};
 
 fn recipe(method: Method) -> TuneRecipe {
     let train = tiny().train;
     let timestep_density = TimestepDensity::LogNormalSigma { mean: 0.2, std: 1.6 };
     let mut recipe = TuneRecipe::new(method);
-    recipe.train = crate::config::TrainConfig { steps: 8, batch_size: 20, timestep_density, ..train };
+    recipe.train = TrainConfig { steps: 8, batch_size: 20, timestep_density, ..train };
     recipe
 }
 
@@ -33,7 +34,7 @@ fn consistency(direction: Direction, guidance: f32) -> TuneRecipe {
 }
 
 /// Weights that predict something at every place: the untrained network's last layer is zero.
-fn random_weights(layout: &FlatLayout, seed: u64) -> Vec<f32> {
+pub fn random_weights(layout: &FlatLayout, seed: u64) -> Vec<f32> {
     let mut weights = vec![0.0; layout.len()];
     NoiseStream::new(seed, 0).fill_gaussian(&mut weights);
     weights.iter_mut().for_each(|w| *w *= 0.3);
@@ -57,7 +58,7 @@ fn weights_of(layout: &FlatLayout, seed: u64) -> Weights {
 }
 
 /// A trained checkpoint for tests that need one.
-fn base(folder: &Path) -> Checkpoint {
+pub fn base(folder: &Path) -> Checkpoint {
     let options = options(folder);
     train(&tiny(), &halves(40), &options).unwrap();
     Checkpoint::load(&options.out).unwrap()
@@ -241,7 +242,6 @@ fn resuming_equals_never_stopping_for_both_methods() {
     for (test, recipe) in [
         ("consistency", consistency(Direction::Data, 1.0)),
         ("guided", consistency(Direction::Base, 1.5)),
-        ("grid", TuneRecipe { weight_bits: Some(5), ..consistency(Direction::Data, 1.0) }),
         ("progressive", TuneRecipe { guidance: 1.5, ..recipe(Method::Progressive { first_steps: 2 }) }),
     ] {
         let config = tuned_config(&base.config, "tiny-fast", recipe.clone()).unwrap();
@@ -251,7 +251,7 @@ fn resuming_equals_never_stopping_for_both_methods() {
         // A state of step 5 of the same recipe, as an interruption leaves it.
         let parts = folder(&format!("tune-{test}-parts"));
         let run = TrainOptions { threads: 2, ..options(&parts) };
-        let state = interrupted(&base, &config, &data, 5);
+        let state = interrupted(&base, &config, (Lesson::Tune(recipe.clone()), &recipe.train), &data, 5);
         state.checkpoint(&config, &FlatLayout::new(&config)).save(&run.out).unwrap();
         state.save(&parts.join("tiny.train.safetensors")).unwrap();
         tune(&base, &config, &data, &TrainOptions { resume: true, ..run }).unwrap();
@@ -262,39 +262,21 @@ fn resuming_equals_never_stopping_for_both_methods() {
         let tuned = Checkpoint::load(&whole.join("tiny.safetensors")).unwrap();
         assert_eq!(tuned.config, config);
         assert!(tuned.tensors != base.tensors);
-        if let Some(bits) = recipe.weight_bits {
-            assert_on_grid(&tuned, bits);
-        }
         std::fs::remove_dir_all(whole).unwrap();
         std::fs::remove_dir_all(parts).unwrap();
     }
     std::fs::remove_dir_all(start).unwrap();
 }
 
-/// Every row of a convolution or of attention is whole multiples of its largest magnitude / (2^(bits − 1) − 1), and others
-/// are not.
-fn assert_on_grid(model: &Checkpoint, bits: u8) {
-    let levels = f32::from((1u8 << (bits - 1)) - 1);
-    let mut off = 0;
-    for (name, tensor) in
-        model.tensors.iter().filter(|(name, tensor)| tensor.shape.len() > 1 && !name.contains("class"))
-    {
-        for row in tensor.data.chunks_exact(tensor.data.len() / tensor.shape[0]) {
-            let step = row.iter().fold(0.0f32, |m, w| m.max(w.abs())) / levels;
-            // A product and a division round by a few parts in 10⁷ of up to 15 steps.
-            let fits = row.iter().all(|w| step == 0.0 || (w / step - (w / step).round()).abs() < 1e-4);
-            assert!(fits || name.contains("time_emb"), "{name}: {row:?}");
-            off += usize::from(!fits);
-        }
-    }
-    assert!(off > 0, "the time embedding stays as it is");
-}
-
 /// The state after `steps` steps, made with the parts of the loop.
-fn interrupted(base: &Checkpoint, config: &ModelConfig, data: &crate::data::Dataset, steps: usize) -> State {
-    let recipe = &config.tune.as_ref().unwrap().recipe;
-    let lesson = Lesson::of(recipe);
-    let config = ModelConfig { train: recipe.train.clone(), ..config.clone() };
+pub fn interrupted(
+    base: &Checkpoint,
+    config: &ModelConfig,
+    (lesson, train): (Lesson, &TrainConfig),
+    data: &Dataset,
+    steps: usize,
+) -> State {
+    let config = ModelConfig { train: train.clone(), ..config.clone() };
     let layout = FlatLayout::new(&config);
     let weights = layout.flatten(&base.tensors);
     let teacher = if lesson.is_taught() { weights.clone() } else { Vec::new() };
@@ -347,7 +329,6 @@ fn refuses_bad_recipes_in_one_sentence() {
         tuned_config(&base, "tiny-fast", recipe).unwrap_err().to_string()
     };
     assert!(error(&|_, r| r.guidance = f32::NAN).contains("guidance is NaN, but must be in 0..=20"));
-    assert!(error(&|_, r| r.weight_bits = Some(9)).contains("weight_bits is 9, but must be in 4..=8"));
     let unconditional = error(&|b, r| {
         b.data.class_names.clear();
         r.guidance = 2.0;

@@ -14,7 +14,7 @@ use super::shards;
 use super::unet::{Convolutions, UNet, initial_weights};
 use super::variance;
 use crate::checkpoint::Checkpoint;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, TrainConfig};
 use crate::data::Dataset;
 use crate::files;
 
@@ -50,7 +50,11 @@ pub struct TrainReport {
 
 /// Trains the network of `config` on `data` and writes the averaged weights to `options.out`.
 pub fn train(config: &ModelConfig, data: &Dataset, options: &TrainOptions) -> Result<TrainReport> {
-    ensure!(config.tune.is_none(), "{} is a tuned model: train its base, then tune that", config.name);
+    ensure!(
+        config.tune.is_none() && config.grid.is_none(),
+        "{} is a tuned model: train its base, then tune that",
+        config.name
+    );
     check(config, data, options)?;
     let first = |layout: &FlatLayout| State::new(layout.flatten(&initial_weights(config, config.train.seed)));
     run(config, Lesson::Denoise, config.clone(), data, options, first)
@@ -62,9 +66,29 @@ pub fn train(config: &ModelConfig, data: &Dataset, options: &TrainOptions) -> Re
 pub fn tune(base: &Checkpoint, config: &ModelConfig, data: &Dataset, options: &TrainOptions) -> Result<TrainReport> {
     check(config, data, options)?;
     let tuned = config.tune.as_ref().context("the config has no recipe of tuning")?;
-    let lesson = Lesson::of(&tuned.recipe);
+    teach(base, config, (Lesson::Tune(tuned.recipe.clone()), &tuned.recipe.train), data, options)
+}
+
+/// Brings the weights of `base` onto the grid of its blob, as the `grid` section of `config` says, and writes them to
+/// `options.out`.
+///
+/// `config` is that of [`crate::grid::grid_config`].
+pub fn to_grid(base: &Checkpoint, config: &ModelConfig, data: &Dataset, options: &TrainOptions) -> Result<TrainReport> {
+    check(config, data, options)?;
+    let grid = config.grid.as_ref().context("the config has no recipe for the grid")?;
+    teach(base, config, (Lesson::Grid, &grid.recipe.train), data, options)
+}
+
+/// A run that starts from the weights of `base`, which are also the teacher where there is one.
+fn teach(
+    base: &Checkpoint,
+    config: &ModelConfig,
+    (lesson, train): (Lesson, &TrainConfig),
+    data: &Dataset,
+    options: &TrainOptions,
+) -> Result<TrainReport> {
     let taught = lesson.is_taught();
-    let course = ModelConfig { train: tuned.recipe.train.clone(), ..config.clone() };
+    let course = ModelConfig { train: train.clone(), ..config.clone() };
     let first = |layout: &FlatLayout| {
         let weights = layout.flatten(&base.tensors);
         State { teacher: if taught { weights.clone() } else { Vec::new() }, ..State::new(weights) }

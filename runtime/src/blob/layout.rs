@@ -64,7 +64,7 @@ pub struct AttentionData {
 /// Arrays of a [`TimeEmbedOp`] (F = `freq_dim`, E = channels of its output) as ranges of its piece of the data section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeEmbedData {
-    /// f32 \[F/2\].
+    /// f32 \[F/2\]; this and all others are empty with baked biases.
     pub freqs: Region,
     /// i8 \[E\]\[F\].
     pub weight_1: Region,
@@ -321,7 +321,8 @@ impl TimeEmbedOp {
     /// Where the arrays lie, for E `time_dim` and the model's number of classes (0: unconditional).
     #[must_use]
     pub fn data_layout(&self, time_dim: u32, num_classes: u32) -> TimeEmbedData {
-        let (f, e) = (u64::from(self.freq_dim), u64::from(time_dim));
+        let f = u64::from(self.freq_dim);
+        let e = if f == 0 { 0 } else { u64::from(time_dim) };
         let rows = if num_classes == 0 { 0 } else { u64::from(num_classes) + 1 };
         let mut at = Placer(0);
         TimeEmbedData {
@@ -343,7 +344,7 @@ impl TimeEmbedOp {
         let mut at = Placer(0);
         TimeEmbedScratch {
             embedding: at.place(self.freq_dim.into(), 4),
-            hidden: at.place(time_dim.into(), 4),
+            hidden: at.place(if self.freq_dim == 0 { 0 } else { time_dim.into() }, 4),
             bytes: at.bytes(),
         }
     }

@@ -139,7 +139,20 @@ impl<'a> Model<'a> {
     /// `alphas_cumprod`, f32 little-endian per timestep.
     #[must_use]
     pub fn alphas_cumprod(&self, header: &Header) -> &'a [u8] {
-        self.bytes.get(header.sections[SectionKind::Schedule as usize].range()).unwrap_or(&[])
+        self.schedule(header).0
+    }
+
+    /// The only timesteps that the network knows, f32 little-endian, noisiest first, when their biases are baked into the
+    /// convolutions; empty when it knows all.
+    #[must_use]
+    pub fn baked_timesteps(&self, header: &Header) -> &'a [u8] {
+        self.schedule(header).1
+    }
+
+    fn schedule(&self, header: &Header) -> (&'a [u8], &'a [u8]) {
+        let section = self.bytes.get(header.sections[SectionKind::Schedule as usize].range());
+        let alphas_bytes = 4 * usize::from(header.num_train_timesteps);
+        section.and_then(|section| section.split_at_checked(alphas_bytes)).unwrap_or((&[], &[]))
     }
 
     fn text_of(&self, header: &Header, text: TextRef) -> Option<&'a str> {

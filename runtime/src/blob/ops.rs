@@ -138,13 +138,20 @@ pub struct AttentionOp {
     pub inv_scale_proj: f32,
 }
 
-/// SiLU(W₂·SiLU(W₁·[cos(t·f), sin(t·f)] + b₁) + b₂ + class embedding).
+/// SiLU(W₂·SiLU(W₁·[cos(t·f), sin(t·f)] + b₁) + b₂ + class embedding), or without a sinusoidal embedding what picks the row of
+/// (timestep, class) from biases baked into the convolutions: 1 at the row, [`TimeEmbedOp::FINE`] at the row of the second half
+/// of the output, 0 elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeEmbedOp {
     /// Name, output (1×1×E, f32), scratch and constants.
     pub common: OpCommon,
-    /// Length of the sinusoidal embedding, even.
+    /// Length of the sinusoidal embedding, even; 0 when the biases are baked.
     pub freq_dim: u16,
+}
+
+impl TimeEmbedOp {
+    /// What the second half of a row weighs: baked biases have int8 weights in both, together good for 15 bits.
+    pub const FINE: f32 = 1.0 / 128.0;
 }
 
 /// Rounds a tensor that is kept for later to 8 bits, each channel to 127 levels of its own largest magnitude.

@@ -50,10 +50,11 @@ fn check_texts(model: &Model<'_>, header: &Header) -> Result<(), ParseError> {
     Ok(())
 }
 
-/// ᾱ lies in 0..=1, never rises, and the first one is above zero.
+/// ᾱ lies in 0..=1, never rises, and the first one is above zero; what stands behind it is [`OpChecker::time_embed`]'s.
 fn check_schedule(model: &Model<'_>, header: &Header) -> Result<(), ParseError> {
     let section = header.sections[header::SectionKind::Schedule as usize];
-    if section.bytes != u32::from(header.num_train_timesteps) * 4 {
+    // Behind the table may stand baked timesteps.
+    if section.bytes < u32::from(header.num_train_timesteps) * 4 || !section.bytes.is_multiple_of(4) {
         return Err(ParseError::Section { index: header::SectionKind::Schedule as u8 });
     }
     let mut before = 1.0;
@@ -201,10 +202,16 @@ impl OpChecker<'_> {
             "the time embedding must be 1×1×E f32 without statistics",
         )?;
         self.require(
-            op.freq_dim.is_multiple_of(2) && (2..=1024).contains(&op.freq_dim),
-            "the length of the sinusoidal embedding is not even and 2..=1024",
+            op.freq_dim.is_multiple_of(2) && op.freq_dim <= 1024,
+            "the length of the sinusoidal embedding is not even and 0..=1024",
         )?;
         let channels = u32::from(out.channels);
+        let baked = self.model.baked_timesteps(self.header).len() as u32 / 4;
+        let rows = baked * (u32::from(self.header.num_classes) + 1);
+        self.require(
+            if op.freq_dim == 0 { rows > 0 && channels == 2 * rows } else { rows == 0 },
+            "it does not fit the baked timesteps",
+        )?;
         let data = op.data_layout(channels, self.header.num_classes.into());
         self.sizes(&op.common, data.bytes, op.scratch_layout(channels).bytes)?;
         for array in [data.freqs, data.scale_1, data.bias_1, data.scale_2, data.bias_2] {

@@ -55,17 +55,13 @@ pub(super) fn affine(
 ) {
     let channels = out.len() / 2;
     let group = (channels / usize::from(norm.groups)).max(1);
-    let split = statistics[0].len() / 2;
-    let sums = |channel: usize| match channel.checked_sub(split) {
-        None => [statistics[0][2 * channel], statistics[0][2 * channel + 1]],
-        Some(channel) => [statistics[1][2 * channel], statistics[1][2 * channel + 1]],
-    };
+    let mut sums = statistics.into_iter().flat_map(|source| source.as_chunks::<2>().0);
+    let (mut gamma, mut beta) = (gamma.iter_from(0), beta.iter_from(0));
     let count = (pixels * group) as f32;
     let factor = if silu { (1 << SILU_FRACTION_BITS) as f32 } else { 1.0 };
-    for first in (0..channels).step_by(group) {
+    for affine in out.chunks_exact_mut(2 * group) {
         let (mut sum, mut squares) = (0.0f32, 0.0f32);
-        for channel in first..first + group {
-            let [s, q] = sums(channel);
+        for [s, q] in sums.by_ref().take(group) {
             sum += s;
             squares += q;
         }
@@ -73,10 +69,10 @@ pub(super) fn affine(
         let variance = squares / count - mean * mean;
         let variance = if variance > 0.0 { variance } else { 0.0 };
         let inverse = 1.0 / math::sqrt(variance + norm.eps);
-        for channel in first..first + group {
-            let a = gamma.get(channel) * inverse;
-            out[2 * channel] = a * factor;
-            out[2 * channel + 1] = (beta.get(channel) - mean * a) * factor;
+        for (([a, b], gamma), beta) in affine.as_chunks_mut::<2>().0.iter_mut().zip(gamma.by_ref()).zip(beta.by_ref()) {
+            let scale = gamma * inverse;
+            *a = scale * factor;
+            *b = (beta - mean * scale) * factor;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Sinusoidal time embedding (arXiv:2006.11239), its two-layer MLP, and the class embedding, ending in a SiLU.
+//! Sinusoidal time embedding (arXiv:2006.11239), its two-layer MLP, and the class embedding, ending in a SiLU; or the choice
+//! among baked biases.
 
 use super::{Context, dots};
 use crate::blob::{Region, TimeEmbedOp, TimeEmbedScratch};
@@ -16,6 +17,9 @@ pub(crate) fn run(context: Context<'_>, op: &TimeEmbedOp, out: Region, arena: &m
     let (embedding, hidden) = (f32s_mut(embedding), f32s_mut(hidden));
     let array = |region| context.model.array(context.header, &op.common, region);
 
+    if op.freq_dim == 0 {
+        return pick(context, out);
+    }
     let half = embedding.len() / 2;
     let freqs = Floats::new(array(data.freqs));
     for k in 0..half {
@@ -34,6 +38,21 @@ pub(crate) fn run(context: Context<'_>, op: &TimeEmbedOp, out: Region, arena: &m
             *value += Halves::new(classes).get(usize::from(context.class) * time_dim + e);
         }
         *value = math::silu(*value);
+    }
+}
+
+/// Marks the row of a class at the first baked timestep that is not above that of the context (a walk asks for those baked
+/// only), in both halves.
+fn pick(context: Context<'_>, out: &mut [f32]) {
+    let timesteps = Floats::new(context.model.baked_timesteps(context.header));
+    let above = timesteps.iter_from(0).take_while(|known| *known > context.timestep).count();
+    let row = above * (usize::from(context.header.num_classes) + 1) + usize::from(context.class);
+    let (coarse, fine) = out.split_at_mut(out.len() / 2);
+    for (half, mark) in [(coarse, 1.0), (fine, TimeEmbedOp::FINE)] {
+        half.fill(0.0);
+        if let Some(value) = half.get_mut(row) {
+            *value = mark;
+        }
     }
 }
 

@@ -125,6 +125,7 @@ mod tests {
                 pixel_offset: 127.5,
                 pixels: 1,
                 channels: [1, 1],
+                timesteps: &[],
             };
             Walk::new(&info, Config { steps: 2, ..Config::with_sampler(0, sampler) }).is_err()
         };
@@ -143,6 +144,7 @@ mod tests {
             pixel_offset: 127.5,
             pixels: PIXELS,
             channels: [1, 1],
+            timesteps: &[],
         };
         let clean = 0.25;
         for steps in [1, 2, 4, 7] {

@@ -2,6 +2,8 @@
 //! too, as many numbers behind them that say the variance (arXiv:2102.09672). `channels` are those of the image and of the
 //! output, which has as many or twice as many.
 
+use core::cell::Cell;
+
 /// The prediction, in the order of the image.
 pub fn predictions(output: &[f32], channels: [u16; 2]) -> impl Iterator<Item = f32> {
     let [own, given] = channels.map(|channels| usize::from(channels.max(1)));
@@ -32,12 +34,13 @@ pub(crate) fn without_variances(output: &mut [f32], channels: [u16; 2]) -> &mut 
     if own >= given {
         return output;
     }
-    let pixels = output.len() / given;
-    for i in 0..pixels * own {
+    let cells = Cell::from_mut(&mut *output).as_slice_of_cells();
+    for (pixel, kept) in cells.chunks_exact(given).zip(cells.chunks_exact(own)) {
         // Never behind what has been written: given > own.
-        output[i] = output[i / own * given + i % own];
+        pixel.iter().zip(kept).for_each(|(from, to)| to.set(from.get()));
     }
-    &mut output[..pixels * own]
+    let kept = output.len() / given * own;
+    output.get_mut(..kept).unwrap_or(&mut [])
 }
 
 #[cfg(test)]
