@@ -135,6 +135,8 @@ fn tune(_: &TuneArgs, _: &Checkpoint, _: &ModelConfig, _: PathBuf, _: &Output) -
 
 #[cfg(feature = "train")]
 fn tune(args: &TuneArgs, base: &Checkpoint, config: &ModelConfig, out: PathBuf, output: &Output) -> Result<ExitCode> {
+    use crate::export::Trajectories;
+    use crate::grid::measured;
     use crate::train::{TrainOptions, to_grid, tune};
     let data = crate::data::load_train(&config.data.source, config.image)?;
     let options = TrainOptions {
@@ -146,7 +148,12 @@ fn tune(args: &TuneArgs, base: &Checkpoint, config: &ModelConfig, out: PathBuf, 
         quiet: false,
     };
     let report = match config.grid {
-        Some(_) => to_grid(base, config, &data, &options)?,
+        Some(_) => {
+            let bar = output.progress(Trajectories::of(&base.config).images, "measuring inputs");
+            let config = measured(base, config.clone(), &mut || bar.inc(1))?;
+            bar.finish_and_clear();
+            to_grid(base, &config, &data, &options)?
+        }
         None => tune(base, config, &data, &options)?,
     };
     super::train::tell(&report, &out, output)

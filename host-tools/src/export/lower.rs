@@ -297,7 +297,8 @@ impl Lowerer<'_> {
 
     /// Quantises a convolution, with fewer bits for its inputs when its sums would pass [`SUM_LIMIT`].
     fn product(&self, op: &Conv, channels: [usize; 2], stats: &OpStats, weights: WeightFormat) -> (u16, QuantProduct) {
-        let mut inputs = Precision { qmax: self.qmax(op), silu: op.silu, weights };
+        let finer = self.rules.finer.get(&op.name).copied().unwrap_or(1.0);
+        let mut inputs = Precision { qmax: self.qmax(op), silu: op.silu, weights, finer };
         loop {
             let (layer, branches) = ((&op.weight[..], &op.bias[..]), stats.branches.each_ref());
             let product = quantise_product(layer, channels, branches, &stats.products[0], inputs, self.rules);
@@ -331,7 +332,7 @@ impl Lowerer<'_> {
         let product = |layer: &Linear, branch: usize| {
             let (branches, moments) = ([&stats.branches[branch]; 2], &stats.products[branch]);
             let layer = (&layer.weight[..], &layer.bias[..]);
-            let inputs = Precision { qmax: self.rules.qmax, silu: false, weights: WeightFormat::Int8 };
+            let inputs = Precision { qmax: self.rules.qmax, ..Precision::default() };
             quantise_product(layer, [x.channels, 0], branches, moments, inputs, self.rules)
         };
         let (query, proj) = (product(&op.query, 0), product(&op.projection, 1));

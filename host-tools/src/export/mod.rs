@@ -106,7 +106,8 @@ pub fn export_with_progress(
     let calibration =
         calibrate::calibrate(&pipeline, &options.trajectories, &mut piece_done).context("calibration failed")?;
     let on_grid = checkpoint.config.weight_format() == Some(options.rules.weights);
-    let rules = Rules { on_grid, ..options.rules.clone() };
+    let finer = checkpoint.config.grid.as_ref().map(|grid| grid.recipe.finer.clone()).unwrap_or_default();
+    let rules = Rules { on_grid, finer, ..options.rules.clone() };
     let lowered = lower::lower_with_progress(graph, &calibration, &rules, options.kernels, &mut piece_done)?;
     let bytes = pack::pack(&checkpoint.config, &lowered)?;
     if let Kernels::Within(budget) = options.kernels {

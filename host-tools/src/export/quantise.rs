@@ -3,6 +3,8 @@
 //! A convolution's sum is Σ w·x over both branches. With x ≈ q_x · s_branch the scales go into the weights first,
 //! w' = w · s_branch, and then w' ≈ q_w · scale\[o\] per output row: one i32 sum serves both branches.
 
+use std::collections::BTreeMap;
+
 use picodream::blob::{WeightFormat, group_of};
 
 use crate::float::{Linear, Skips};
@@ -35,8 +37,10 @@ pub struct Rules {
     /// How weights of convolutions are kept, but for the first and the last, which see the image itself and are small.
     pub weights: WeightFormat,
     /// Whether the weights stand on the grid of `weights` already ([`crate::grid`]; [`super::export`] takes it from the
-    /// checkpoint). They are then taken as they are, which wants one scale for the inputs of both branches.
+    /// checkpoint). They are then taken as they are, which ties the scales of both branches to each other.
     pub on_grid: bool,
+    /// Of such weights, [`crate::grid::GridRecipe::finer`].
+    pub finer: BTreeMap<String, f32>,
 }
 
 impl Default for Rules {
@@ -53,6 +57,7 @@ impl Default for Rules {
             skips: Skips::Narrowed,
             weights: WeightFormat::Int8,
             on_grid: false,
+            finer: BTreeMap::new(),
         }
     }
 }
@@ -97,11 +102,15 @@ impl QuantRows {
 pub fn inverse_scale(stats: &BranchStats, inputs: Precision, by_error: bool) -> f32 {
     let clip = if by_error { stats.clip_by_error(inputs.qmax) } else { stats.absmax };
     let exact = if clip > 0.0 { f32::from(inputs.qmax) / clip } else { 1.0 };
-    if inputs.silu { (exact * 16.0).floor().clamp(1.0, 8191.0) / 16.0 } else { exact }
+    on_silu_grid(exact, inputs.silu)
+}
+
+fn on_silu_grid(inverse: f32, silu: bool) -> f32 {
+    if silu { (inverse * 16.0).floor().clamp(1.0, 8191.0) / 16.0 } else { inverse }
 }
 
 /// How a product is quantised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Precision {
     /// Largest integer of the inputs.
     pub qmax: u16,
@@ -109,6 +118,15 @@ pub struct Precision {
     pub silu: bool,
     /// How the weights are kept.
     pub weights: WeightFormat,
+    /// How many times finer than those of the first branch the inputs of the second must be kept, for weights that stand on a
+    /// grid ([`crate::grid::GridRecipe::finer`]); for others it follows from the inputs.
+    pub finer: f32,
+}
+
+impl Default for Precision {
+    fn default() -> Self {
+        Self { qmax: WEIGHT_MAX as u16, silu: false, weights: WeightFormat::Int8, finer: 1.0 }
+    }
 }
 
 /// Rounds rows of `cols` weights to the nearest; the largest of a row becomes ±[`WEIGHT_MAX`].
@@ -156,12 +174,15 @@ pub fn quantise_product(
     let present = || (0..2).filter(|&branch| channels[branch] > 0);
     let mut inv_scale = [0.0; 2];
     present().for_each(|branch| inv_scale[branch] = inverse_scale(stats[branch], inputs, rules.clip_by_error));
-    if rules.on_grid {
-        let common = present().map(|branch| inv_scale[branch]).fold(f32::INFINITY, f32::min);
-        present().for_each(|branch| inv_scale[branch] = common);
+    let mut exact = inv_scale;
+    if rules.on_grid && channels[1] > 0 {
+        exact[0] = on_silu_grid(inv_scale[0].min(inv_scale[1] / inputs.finer), inputs.silu);
+        exact[1] = exact[0] * inputs.finer;
+        // To the runtime's 1/16 where it must be: some 10⁻⁴ of a weight.
+        inv_scale = [exact[0], on_silu_grid(exact[1], inputs.silu)];
     }
     let scales: Vec<f32> =
-        present().flat_map(|branch| std::iter::repeat_n(1.0 / inv_scale[branch], channels[branch])).collect();
+        present().flat_map(|branch| std::iter::repeat_n(1.0 / exact[branch], channels[branch])).collect();
     let cols = weight.len() / bias.len();
     let folded: Vec<f32> = weight.iter().enumerate().map(|(i, w)| w * scales[i % scales.len()]).collect();
     let groups = nibble_groups(cols, scales.len());
@@ -228,7 +249,7 @@ mod tests {
     use picodream::quant::Quantiser;
     use picodream::rng::NoiseStream;
 
-    const PLAIN: Precision = Precision { qmax: 127, silu: false, weights: WeightFormat::Int8 };
+    const PLAIN: Precision = Precision { qmax: 127, silu: false, weights: WeightFormat::Int8, finer: 1.0 };
 
     fn gaussian(seed: u64, len: usize) -> Vec<f32> {
         let mut values = vec![0.0; len];
@@ -313,6 +334,14 @@ mod tests {
         let value = |i: usize| f32::from(product.rows.weight[i]) * product.rows.scale[i / 8] * product.inv_scale[0];
         assert!((0..24).all(|i| (value(i) - weight[i]).abs() <= 1e-6 * weight[i].abs()));
         assert_eq!((product.inv_scale[0], &product.bias[..]), (product.inv_scale[1], &bias[..]));
+        // The second half of each row on a grid 2.5 times coarser.
+        let coarse: Vec<f32> = weight.iter().enumerate().map(|(i, w)| w * if i % 8 < 4 { 1.0 } else { 2.5 }).collect();
+        let finer = Precision { finer: 2.5, ..PLAIN };
+        let product = quantise_product((&coarse, &bias), [4, 4], [&of_a, &of_b], &moments, finer, &rules);
+        assert_eq!(product.inv_scale[1], 2.5 * product.inv_scale[0]);
+        let value =
+            |i: usize| f32::from(product.rows.weight[i]) * product.rows.scale[i / 8] * product.inv_scale[i % 8 / 4];
+        assert!((0..24).all(|i| (value(i) - coarse[i]).abs() <= 1e-6 * coarse[i].abs()));
     }
 
     #[test]

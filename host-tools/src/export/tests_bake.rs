@@ -52,9 +52,11 @@ fn the_images_are_those_of_the_whole_network() {
             let db = 10.0 * (power(&want) / power(&error)).log10();
             assert!(db > 30.0, "{classes} classes, {steps} steps of {class:?}: {db} dB");
         }
-        let model = Model::parse(&baked).unwrap();
-        let report = diff(&model, &checkpoint, &DiffOptions { steps: 4, count: 4, ..DiffOptions::default() }).unwrap();
-        assert!(report.worst_x0_sqnr_db() > 38.0, "{report:?}");
+        let options = DiffOptions { steps: 4, count: 4, ..DiffOptions::default() };
+        let [whole, baked] = [&whole, &baked]
+            .map(|blob| diff(&Model::parse(blob).unwrap(), &checkpoint, &options).unwrap().worst_x0_sqnr_db());
+        // 2 dB for scales that were chosen on one and two steps as well.
+        assert!(whole > 34.0 && baked > whole - 2.0, "{whole} {baked}");
     }
 }
 

@@ -15,30 +15,42 @@ use crate::config::ModelConfig;
 use crate::data::Dataset;
 use crate::export::Trajectories;
 use crate::export::grid::RowGrid;
+use crate::grid::GridRecipe;
 
-/// The weights at the nearest values of the grid of `format` that suits the weights `real`; biases, norms and what makes the
-/// time embedding stay as they are. The blob keeps the first and the last convolution, queries and the projection behind
-/// attention with 8 bits always.
+/// The weights at the nearest values of the recipe's grid that suits the weights `real`; biases, norms and what makes the time
+/// embedding stay as they are. The blob keeps the first and the last convolution, queries and the projection behind attention
+/// with 8 bits always.
 ///
 /// The grid hangs on `real` alone, which do not change in training: one that followed its own largest weights would move
 /// under all the others at every step.
 #[must_use]
-pub fn on_grid(layout: &FlatLayout, real: &[f32], flat: &[f32], format: WeightFormat) -> Vec<f32> {
+pub fn on_grid(layout: &FlatLayout, real: &[f32], flat: &[f32], recipe: &GridRecipe) -> Vec<f32> {
     layout.replaced(flat, |name, shape, range| {
         // The time embedding has 8 bits whatever the format, and `diff` finds 52 dB there, where others have 45.
         if shape.len() == 1 || name.contains("time_emb") || name.starts_with("class_embedding") {
             return None;
         }
         let whole = ["conv_in.", "conv_out.", ".to_q.", ".to_out."].iter().any(|part| name.contains(part));
-        let format = if whole { WeightFormat::Int8 } else { format };
-        let groups = groups_of(shape);
+        let format = if whole { WeightFormat::Int8 } else { recipe.format() };
+        let (groups, coarser) = (groups_of(shape), coarser(name, shape, recipe));
         let rows = real[range.clone()].chunks_exact(groups.len()).zip(flat[range].chunks_exact(groups.len()));
         let nearest = |(real, row): (&[f32], &[f32])| -> Vec<f32> {
-            let grid = RowGrid::suited(real, format, &groups);
-            row.iter().zip(&groups).map(|(w, &group)| grid.nearest(*w, group)).collect()
+            let real: Vec<f32> = real.iter().zip(&coarser).map(|(w, times)| w / times).collect();
+            let grid = RowGrid::suited(&real, format, &groups);
+            let columns = row.iter().zip(&groups).zip(&coarser);
+            columns.map(|((w, &group), times)| grid.nearest(w / times, group) * times).collect()
         };
         Some(rows.flat_map(nearest).collect())
     })
+}
+
+/// By column, how many times coarser than that of the row its grid is: [`GridRecipe::finer`] for the channels of a second source.
+/// In this U-Net the first source of such a convolution has as many channels as its output.
+fn coarser(name: &str, shape: &[usize], recipe: &GridRecipe) -> Vec<f32> {
+    let columns = shape[1..].iter().product::<usize>();
+    let times = name.strip_suffix(".weight").and_then(|op| recipe.finer.get(op)).copied().unwrap_or(1.0);
+    let first = columns / shape[1] * shape[0];
+    (0..columns).map(|i| if i < first { 1.0 } else { times }).collect()
 }
 
 /// The groups of the blob's 4-bit weights in a row of `[cout, cin, kernel, kernel]` or `[cout, cin]`.

@@ -1,10 +1,10 @@
 //! What the steps of a run teach: to denoise, to be consistent along trajectories, two steps of a teacher in one, or the grid.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::batch::{Batch, NoiseLevels, Order};
 use super::consistency::{self, Pairs};
-use super::grid;
+use super::grid::{self, on_grid};
 use super::optimizer::{FlatLayout, State, learning_rate};
 use super::progressive;
 use super::trainer::loss_and_gradient;
@@ -82,9 +82,9 @@ impl Lesson {
         let Course { config, data, levels, order, layout, threads } = course;
         match self {
             Self::Grid => {
-                let format = config.weight_format().unwrap_or_default();
+                let grid = config.grid.as_ref().context("the config has no recipe for the grid")?;
                 let state =
-                    State { weights: grid::on_grid(layout, &state.teacher, &state.weights, format), ..state.clone() };
+                    State { weights: on_grid(layout, &state.teacher, &state.weights, &grid.recipe), ..state.clone() };
                 let batch = grid::draw(config, data, levels, order, state.step);
                 grid::loss_and_gradient(config, layout, &state, &batch, *threads)
             }

@@ -11,6 +11,7 @@ use candle_core::{Device, Tensor, Var};
 use super::grid::on_grid;
 use crate::checkpoint::{self, Checkpoint, expected_shapes, read_tensors, write_tensors};
 use crate::config::{ModelConfig, TrainConfig};
+use crate::grid::OnGrid;
 
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
@@ -164,9 +165,8 @@ impl State {
     /// The average weights, on their grid if they have one.
     #[must_use]
     pub fn averaged(&self, config: &ModelConfig, layout: &FlatLayout) -> Vec<f32> {
-        config
-            .weight_format()
-            .map_or_else(|| self.ema.clone(), |format| on_grid(layout, &self.teacher, &self.ema, format))
+        let on_grid = |grid: &OnGrid| on_grid(layout, &self.teacher, &self.ema, &grid.recipe);
+        config.grid.as_ref().map_or_else(|| self.ema.clone(), on_grid)
     }
 
     /// The average weights as a checkpoint.
