@@ -47,7 +47,7 @@ impl GridRecipe {
     pub fn new(base: &ModelConfig, weight_bits: u8) -> Self {
         let train = base.tune.as_ref().map_or(&base.train, |tuned| &tuned.recipe.train);
         let train = TrainConfig {
-            steps: 1500,
+            steps: if weight_bits == 4 { 4000 } else { 300 },
             learning_rate: if weight_bits == 4 { 1e-4 } else { 5e-6 },
             warmup_steps: 50,
             weight_decay: 0.0,

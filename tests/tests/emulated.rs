@@ -17,7 +17,7 @@ use picodream_tools::config::{ImageConfig, UNetConfig};
 use picodream_tools::emulate::{
     Class, EmulateOptions, EmulateReport, Form, MACHINES, Machine, Sampler, check_kernels, check_ready, emulate,
 };
-use picodream_tools::export::{ExportOptions, Trajectories, export};
+use picodream_tools::export::{ExportOptions, Trajectories, export, timesteps_of};
 use picodream_tools::files;
 use picodream_tools::float::random;
 use picodream_tools::sampling::{Network, Request, SamplerChoice, Settings, available_threads, default_class, draw};
@@ -87,7 +87,12 @@ fn may_emulate(test: &str) -> bool {
 
 /// A small untrained network unlike the shipped ones: not square, RGB, three levels, attention with heads everywhere, and
 /// variances behind its predictions.
-static ODD: LazyLock<Vec<u8>> = LazyLock::new(|| {
+static ODD: LazyLock<Vec<u8>> = LazyLock::new(|| odd(&[]));
+
+/// The same with the biases of three steps baked in.
+static BAKED: LazyLock<Vec<u8>> = LazyLock::new(|| odd(&[3]));
+
+fn odd(bake: &[u16]) -> Vec<u8> {
     let unet = UNetConfig {
         block_out_channels: vec![8, 12, 16],
         layers_per_block: 2,
@@ -102,12 +107,17 @@ static ODD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let image = ImageConfig { width: 12, height: 8, channels: 3 };
     let checkpoint = random::checkpoint(random::config(image, unet, 3), 11);
     let trajectories = Trajectories { images: 2, steps: vec![3], ..Trajectories::default() };
-    export(&checkpoint, &ExportOptions { trajectories, ..ExportOptions::default() }).unwrap().bytes
-});
+    let bake = timesteps_of(&checkpoint.config, bake);
+    export(&checkpoint, &ExportOptions { trajectories, bake, ..ExportOptions::default() }).unwrap().bytes
+}
 
 fn write_odd(folder: &Path) -> PathBuf {
+    write(folder, &ODD)
+}
+
+fn write(folder: &Path, blob: &[u8]) -> PathBuf {
     let path = folder.join("odd.pdm");
-    files::write_atomic(&path, &ODD).unwrap();
+    files::write_atomic(&path, blob).unwrap();
     path
 }
 
@@ -194,6 +204,24 @@ fn every_sampler_and_operator_has_the_same_bits() {
             let report = emulate(&path, &options).unwrap();
             assert_eq!(crcs(&report), want[..2], "{on_board:?} on {}", machine.core_name);
         }
+    }
+}
+
+#[test]
+fn baked_biases_have_the_same_bits_and_other_steps_are_refused() {
+    if !may_emulate("baked_biases_have_the_same_bits_and_other_steps_are_refused") {
+        return;
+    }
+    let path = write(&scratch("baked"), &BAKED);
+    let settings = Settings { steps: 3, ..Settings::default() };
+    let want = host_crcs(&BAKED, &settings, Class::BySeed);
+    for machine in &MACHINES {
+        let options =
+            EmulateOptions { machine: machine.core.into(), steps: 3, form: Form::Loaded, ..EmulateOptions::default() };
+        let report = emulate(&path, &options).unwrap();
+        assert_eq!(crcs(&report), want[..1], "{}", machine.core_name);
+        let error = emulate(&path, &EmulateOptions { steps: 2, ..options }).unwrap_err();
+        assert!(format!("{error:#}").contains("timestep 499 is not baked"), "{error:#}");
     }
 }
 
