@@ -142,13 +142,10 @@ impl TuneRecipe {
 
 /// The config of the model `name` that tuning `base` by `recipe` gives.
 pub fn tuned_config(base: &ModelConfig, name: &str, recipe: TuneRecipe) -> Result<ModelConfig> {
-    ensure!(
-        base.tune.is_none() && base.grid.is_none(),
-        "{} is tuned already: tune the model that it was made from",
-        base.name
-    );
+    ensure!(base.tune.is_none(), "{} is tuned already: tune the model that it was made from", base.name);
     let tune = Some(Tuned { base: base.name.clone(), recipe });
-    let config = ModelConfig { name: name.to_owned(), tune, ..base.clone() };
+    // A base on its grid is left there as real weights.
+    let config = ModelConfig { name: name.to_owned(), tune, grid: None, ..base.clone() };
     config.validate()?;
     Ok(config)
 }

@@ -99,8 +99,8 @@ fn fashion_16_eps_keeps_its_images() {
 
 #[test]
 fn few_step_models_keep_their_images() {
-    // The goal is 35 dB. The faces lose what is missing to the rounding of their weights (docs/quantisation.md).
-    for (name, least) in [("fashion-16-fast", 35.0), ("faces-16-fast", 30.0)] {
+    // The goal is 35 dB; the faces have 34.9 at the noisiest level (docs/quantisation.md).
+    for (name, least) in [("fashion-16-fast", 35.0), ("faces-16-fast", 34.0)] {
         let (blob, checkpoint) = shipped(name);
         for steps in [1, 2, 4] {
             let sampler = SamplerChoice::Consistency(Consistency::default());

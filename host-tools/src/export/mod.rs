@@ -18,7 +18,7 @@ pub mod target;
 #[cfg(test)]
 mod tests_bake;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 pub use calibrate::{Trajectories, timesteps_of};
@@ -93,6 +93,12 @@ pub fn export_with_progress(
     checkpoint.config.validate()?;
     let mut pipeline = FloatPipeline::with_skips(checkpoint, options.rules.skips)?;
     if !options.bake.is_empty() {
+        let (timesteps, classes) = (options.bake.len(), checkpoint.config.num_classes());
+        ensure!(
+            timesteps * (classes + 1) <= 512,
+            "{timesteps} timesteps of {classes} classes and none make {} rows of baked biases; 512 at most: bake fewer steps",
+            timesteps * (classes + 1)
+        );
         pipeline.bake(&options.bake);
     }
     let order = lower::best_order(pipeline.net().graph(), &options.rules, options.kernels);

@@ -41,11 +41,13 @@ pub(crate) fn run(context: Context<'_>, op: &TimeEmbedOp, out: Region, arena: &m
     }
 }
 
-/// Marks the row of a class at the first baked timestep that is not above that of the context (a walk asks for those baked
-/// only), in both halves.
+/// Marks the row of a class at the first baked timestep that is not above that of the context, or the last (a walk's steps stop
+/// at those baked only), in both halves.
 fn pick(context: Context<'_>, out: &mut [f32]) {
     let timesteps = Floats::new(context.model.baked_timesteps(context.header));
-    let above = timesteps.iter_from(0).take_while(|known| *known > context.timestep).count();
+    // All but the last.
+    let noisier = timesteps.iter_from(0).zip(timesteps.iter_from(1));
+    let above = noisier.take_while(|(known, _)| *known > context.timestep).count();
     let row = above * (usize::from(context.header.num_classes) + 1) + usize::from(context.class);
     let (coarse, fine) = out.split_at_mut(out.len() / 2);
     for (half, mark) in [(coarse, 1.0), (fine, TimeEmbedOp::FINE)] {
