@@ -102,6 +102,12 @@ pub struct BlobReport {
     pub tensors: Vec<TensorReport>,
 }
 
+/// The only timesteps that a blob draws at, noisiest first, when their biases are baked into it; empty for all.
+#[must_use]
+pub fn baked_timesteps(model: &Model<'_>, header: &Header) -> Vec<f32> {
+    model.baked_timesteps(header).as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
 /// Reads a blob that [`Model::parse`] accepted.
 pub fn report(model: &Model<'_>) -> Result<BlobReport> {
     let header = model.header().map_err(|error| anyhow!("{error}"))?;
@@ -139,10 +145,7 @@ pub fn report(model: &Model<'_>) -> Result<BlobReport> {
             .nth(header.model_output.into())
             .is_some_and(|t| t.channels > header.channels.into()),
         num_train_timesteps: header.num_train_timesteps,
-        baked_timesteps: Vec::from(model.baked_timesteps(&header).as_chunks().0)
-            .into_iter()
-            .map(f32::from_le_bytes)
-            .collect(),
+        baked_timesteps: baked_timesteps(model, &header),
         class_names: model.text(&header, header.class_names).lines().map(String::from).collect(),
         ops: reports,
         tensors,

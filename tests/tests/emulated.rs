@@ -92,6 +92,7 @@ static ODD: LazyLock<Vec<u8>> = LazyLock::new(|| odd(&[]));
 /// The same with the biases of three steps baked in.
 static BAKED: LazyLock<Vec<u8>> = LazyLock::new(|| odd(&[3]));
 
+/// The blob of that network, for these numbers of steps only, or for all.
 fn odd(bake: &[u16]) -> Vec<u8> {
     let unet = UNetConfig {
         block_out_channels: vec![8, 12, 16],

@@ -21,6 +21,7 @@ use serde::{Serialize, Serializer};
 
 use crate::checkpoint::Checkpoint;
 use crate::float::{FloatPipeline, Graph, Op, Skips};
+use crate::inspect::baked_timesteps;
 use crate::picture::{LIMIT_DB, psnr_db};
 use crate::sampling::{SamplerChoice, usual_spacing};
 
@@ -150,7 +151,7 @@ pub fn diff_with_progress(
 ) -> Result<DiffReport> {
     let unet = UNet::new(model).map_err(|error| anyhow!("{error}"))?;
     let mut float = FloatPipeline::with_skips(checkpoint, skips_of(&unet))?;
-    let baked = baked_timesteps(&unet);
+    let baked = baked_timesteps(model, unet.header());
     if !baked.is_empty() {
         float.bake(&baked);
     }
@@ -198,11 +199,6 @@ impl OpDiff {
     fn rank(&self) -> f64 {
         self.image_psnr_db.unwrap_or(self.sqnr_db)
     }
-}
-
-/// The timesteps whose biases are baked into the blob.
-fn baked_timesteps(unet: &UNet<'_>) -> Vec<f32> {
-    unet.model().baked_timesteps(unet.header()).as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 /// How the blob keeps its skips.

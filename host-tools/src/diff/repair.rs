@@ -1,14 +1,15 @@
 //! What other ways to export a checkpoint would repair: each is exported in memory and compared like the blob itself.
 
 use anyhow::{Result, anyhow};
+use picodream::Model;
 use picodream::blob::{Op, WeightFormat};
-use picodream::{Model, UNet};
 use serde::Serialize;
 
-use super::{DiffOptions, DiffReport, PsnrDb, baked_timesteps, diff_with_progress};
+use super::{DiffOptions, DiffReport, PsnrDb, diff_with_progress};
 use crate::checkpoint::Checkpoint;
 use crate::export::{ExportOptions, Exported, Kernels, Rules, Trajectories, export};
 use crate::float::Skips;
+use crate::inspect::baked_timesteps;
 
 /// Bits that `--input-bits` allows at most.
 const MOST_INPUT_BITS: u8 = 12;
@@ -111,7 +112,7 @@ pub fn repairs(
     let mut repairs = Vec::new();
     for rules in ways(&rules_of(model)?) {
         let export_options = options_of(&rules);
-        let bake = baked_timesteps(&UNet::new(model).map_err(|error| anyhow!("{error}"))?);
+        let bake = baked_timesteps(model, &model.header().map_err(|error| anyhow!("{error}"))?);
         let trajectories = Trajectories::of(&checkpoint.config).within(&checkpoint.config, &bake);
         let Exported { bytes, report: exported } =
             export(checkpoint, &ExportOptions { trajectories, rules, kernels: Kernels::Small, bake })?;

@@ -61,9 +61,7 @@ impl Trajectories {
         };
         Self { sampler, guidance: vec![1.0], ..plain }.in_steps(steps)
     }
-}
 
-impl Trajectories {
     /// With all step counts up to 100 that stop at none but these timesteps; unchanged if there are none.
     #[must_use]
     pub fn within(self, config: &ModelConfig, timesteps: &[f32]) -> Self {

@@ -3,7 +3,6 @@
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use picodream::blob::{WeightFormat, group_of};
-use picodream::spacing::Trailing;
 
 use super::batch::{Batch, NoiseLevels, Order};
 use super::estimate::{Level, class_rows, image_len};
@@ -16,6 +15,7 @@ use crate::data::Dataset;
 use crate::export::Trajectories;
 use crate::export::grid::RowGrid;
 use crate::grid::GridRecipe;
+use crate::sampling::usual_spacing;
 
 /// The weights at the nearest values of the recipe's grid that suits the weights `real`; biases, norms and what makes the time
 /// embedding stay as they are. The blob keeps the first and the last convolution, queries and the projection behind attention
@@ -63,12 +63,10 @@ fn groups_of(shape: &[usize]) -> Vec<usize> {
 /// The images of step `step`, half at the noise levels that training draws, half at those where the model's samplers stop.
 #[must_use]
 pub fn draw(config: &ModelConfig, data: &Dataset, levels: &NoiseLevels, order: &mut Order, step: usize) -> Batch {
-    let Trajectories { steps, .. } = Trajectories::of(config);
-    let stops = |&steps: &u16| {
-        let few = config.for_consistency().then(|| visited(config, config.few_step(), usize::from(steps)));
-        few.unwrap_or_else(|| visited(config, Trailing, usize::from(steps)))
-    };
-    let stops: Vec<Level> = steps.iter().flat_map(stops).filter(|level| *level != Level::CLEAN).collect();
+    let Trajectories { sampler, steps, .. } = Trajectories::of(config);
+    let spacing = usual_spacing(&sampler, config.few_step());
+    let stops = steps.iter().flat_map(|&steps| visited(config, spacing, steps.into()));
+    let stops: Vec<Level> = stops.filter(|level| *level != Level::CLEAN).collect();
     Batch::draw_at(config, data, levels, order, step, |stream| {
         if stream.next_f32() < 0.5 {
             return levels.draw(config.train.timestep_density, stream);
