@@ -193,9 +193,13 @@ mod tests {
             recipe("fashion-mini", &Overrides { steps: Some(7), seed: Some(3), ..Overrides::default() }).unwrap();
         assert_eq!((config.train.steps, config.train.seed, config.image.channels), (7, 3, 1));
         assert_eq!(config.num_classes(), 10);
-        let config = recipe("emoji", &Overrides::default()).unwrap();
+        // All emoji have the recipe of the shipped model, a choice of classes one of its own.
+        let shipped = recipe("emoji", &Overrides::default()).unwrap();
+        assert_eq!((&shipped.name[..], shipped.num_classes()), ("emoji-32", 2));
+        let config = recipe("emoji:Food,Plants", &Overrides::default()).unwrap();
         let ImageConfig { width, height, channels } = config.image;
-        assert_eq!((width, height, channels, config.num_classes()), (32, 32, 3, 9));
+        assert_eq!((width, height, channels, config.num_classes()), (32, 32, 3, 2));
+        assert_eq!((&config.name[..], &config.data.source[..]), ("emoji-food-plants-32", "emoji:Food,Plants"));
     }
 
     #[test]

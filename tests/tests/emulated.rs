@@ -30,8 +30,8 @@ const FLASH_LIMIT_BYTES: u64 = 256 << 10;
 /// What a model has to fit with its firmware: the usual limit, but for those for smaller and larger parts.
 fn flash_limit_bytes(name: &str) -> u64 {
     match name {
-        "fashion-16-nano" => 128 << 10,
-        "fashion-28" => 512 << 10,
+        "fashion-16-nano" | "fashion-16-nano-fast" => 128 << 10,
+        "fashion-28" | "emoji-32" => 512 << 10,
         _ => FLASH_LIMIT_BYTES,
     }
 }

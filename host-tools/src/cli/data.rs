@@ -12,13 +12,15 @@ use crate::picture::Picture;
 /// Fetch or check a data set, and show some of its images.
 ///
 /// `faces`, `emoji` and `fashion-mini` are part of the repository. `fashion` (Fashion-MNIST, 70,000 garments) is fetched
-/// once as a Debian package; where that is not possible the error says which files to put where. A folder of PNG or JPEG files
-/// (sub-folders are classes) or an IDX images file is read as training would read it.
+/// once as a Debian package; where that is not possible the error says which files to put where. `emoji:Faces,People` is a
+/// built-in set with these of its classes only. A folder of PNG or JPEG files (sub-folders are classes) or an IDX images file
+/// is read as training would read it.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
   picodream data fashion
   picodream data faces
+  picodream data emoji:Food,Plants
   picodream data my-pictures --size 32 --channels 3")]
 pub struct DataArgs {
     /// fashion, fashion-mini, faces, emoji, a folder of pictures, or an IDX images file.

@@ -51,7 +51,7 @@ Examples:
   picodream bench --core m4 --layers            count instructions
 
 A MODEL is the path of a blob (.pdm) or the name of a shipped model: fashion-16, fashion-16-fast,
-fashion-16-nano, faces-16, faces-16-fast, fashion-28, fashion-16-eps.
+fashion-16-nano, fashion-16-nano-fast, faces-16, faces-16-fast, fashion-28, emoji-32, fashion-16-eps.
 With --json standard output carries exactly one JSON object; CRCs in it are strings of 8 hexadecimal digits.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage."
 )]

@@ -10,13 +10,15 @@ use crate::checkpoint::Checkpoint;
 use crate::files;
 
 /// The shipped models: name and blob, which is part of this program.
-const SHIPPED: [(&str, &[u8]); 7] = [
+const SHIPPED: [(&str, &[u8]); 9] = [
     ("fashion-16", include_bytes!("../../../models/fashion-16.pdm")),
     ("fashion-16-fast", include_bytes!("../../../models/fashion-16-fast.pdm")),
     ("fashion-16-nano", include_bytes!("../../../models/fashion-16-nano.pdm")),
+    ("fashion-16-nano-fast", include_bytes!("../../../models/fashion-16-nano-fast.pdm")),
     ("faces-16-fast", include_bytes!("../../../models/faces-16-fast.pdm")),
     ("faces-16", include_bytes!("../../../models/faces-16.pdm")),
     ("fashion-28", include_bytes!("../../../models/fashion-28.pdm")),
+    ("emoji-32", include_bytes!("../../../models/emoji-32.pdm")),
     ("fashion-16-eps", include_bytes!("../../../models/fashion-16-eps.pdm")),
 ];
 

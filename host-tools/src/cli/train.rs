@@ -24,7 +24,8 @@ Examples:
 A folder's sub-folders are classes; one image in ten is held out for `picodream eval`. To change the network, train once
 with --steps 1, edit the .json, and train from that.")]
 pub struct TrainArgs {
-    /// A config (.json), fashion, faces, emoji, the name of a shipped model, a folder of pictures, or an IDX images file.
+    /// A config (.json), fashion, faces, emoji, the name of a shipped model, a folder of pictures, or an IDX images file;
+    /// fashion:Bag,Sneaker means these classes only.
     #[arg(value_name = "CONFIG.json|NAME|FOLDER")]
     source: String,
     /// The checkpoint to write [default: NAME.safetensors].

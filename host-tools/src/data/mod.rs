@@ -1,6 +1,7 @@
 //! Images to train on and to compare with: four built-in sets, folders of pictures and IDX files, all as [`Dataset`].
 //!
 //! A *source* is a name (`fashion`, `fashion-mini`, `faces`, `emoji`) or a path; write `./faces` for a folder of that name.
+//! `emoji:Faces,People` is a built-in set with these of its classes only, in this order.
 //! Every source has a training and a test split that never share an image; see [`split`] for a user's own data.
 
 pub mod emoji;
@@ -61,6 +62,32 @@ impl Dataset {
     pub fn image(&self, i: usize) -> &[u8] {
         &self.images[i * self.image_bytes()..(i + 1) * self.image_bytes()]
     }
+
+    /// Only the images of these classes, which are numbered anew in the order given.
+    fn only(self, classes: &[&str]) -> Result<Self> {
+        ensure!(!self.class_names.is_empty(), "these images have no classes to choose {} from", classes.join(", "));
+        let chosen = classes.iter().map(|text| class_index(&self.class_names, text)).collect::<Result<Vec<_>>>()?;
+        let again = (1..chosen.len()).find(|&i| chosen[..i].contains(&chosen[i]));
+        ensure!(again.is_none(), "class {} is given twice", classes[again.unwrap_or(0)]);
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for (i, label) in self.labels.iter().enumerate() {
+            if let Some(place) = chosen.iter().position(|class| class == label) {
+                images.extend_from_slice(self.image(i));
+                labels.push(place as u16);
+            }
+        }
+        let class_names = chosen.iter().map(|&class| self.class_names[usize::from(class)].clone()).collect();
+        Ok(Self { images, labels, class_names, ..self })
+    }
+}
+
+/// The name of a built-in set and the classes chosen after a colon; a path, or a name alone, chooses none.
+#[must_use]
+pub fn chosen_classes(source: &str) -> (&str, Option<Vec<&str>>) {
+    match source.split_once(':') {
+        Some((name, classes)) if Source::NAMES.contains(&name) => (name, Some(classes.split(',').collect())),
+        _ => (source, None),
+    }
 }
 
 /// A source, told apart by name first.
@@ -86,7 +113,7 @@ impl Source {
 
     /// Tells what `text` names; an error says what may be named.
     pub fn parse(text: &str) -> Result<Self> {
-        match text {
+        match chosen_classes(text).0 {
             "fashion" => return Ok(Self::Fashion),
             "fashion-mini" => return Ok(Self::FashionMini),
             "faces" => return Ok(Self::Faces),
@@ -138,13 +165,17 @@ pub fn load(source: &str, split: Split, image: ImageConfig) -> Result<Dataset> {
         image.height,
         image.channels
     );
-    match Source::parse(source)? {
+    let all = match Source::parse(source)? {
         Source::Fashion => fashion::load(&fashion::default_folder(), split, image),
         Source::FashionMini => fashion::load_mini(split, image),
         Source::Faces => faces::load(split, image),
         Source::Emoji => emoji::load(split, image),
         Source::Folder(path) => folder::load(&path, split, image),
         Source::Idx(path) => idx::load(&path, split, image),
+    }?;
+    match chosen_classes(source).1 {
+        Some(classes) => all.only(&classes),
+        None => Ok(all),
     }
 }
 
@@ -182,6 +213,23 @@ mod tests {
             let error = load_train("faces", ImageConfig { width, height: 16, channels }).unwrap_err().to_string();
             assert!(error.contains(&format!("{width}×16 with {channels} channels")), "{error}");
         }
+    }
+
+    #[test]
+    fn chosen_classes_keep_their_images_and_are_numbered_anew() {
+        let (all, two) =
+            (load_train("fashion-mini", GREY).unwrap(), load_train("fashion-mini:Bag,trouser", GREY).unwrap());
+        assert_eq!(two.class_names, ["Bag", "Trouser"]);
+        let of = |set: &Dataset, class: u16| -> Vec<u8> {
+            let own = (0..set.len()).filter(|&i| set.labels[i] == class);
+            own.flat_map(|i| set.image(i).to_vec()).collect()
+        };
+        assert_eq!((of(&two, 0), of(&two, 1)), (of(&all, 8), of(&all, 1)));
+        assert_eq!(two.labels.len(), two.len());
+        let error = |source: &str| load_train(source, GREY).unwrap_err().to_string();
+        assert!(error("fashion-mini:Hat").starts_with("there is no class 'Hat': the 10 classes are"));
+        assert_eq!(error("fashion-mini:Bag,8"), "class 8 is given twice");
+        assert_eq!(error("faces:Bag"), "these images have no classes to choose Bag from");
     }
 
     #[test]

@@ -54,8 +54,8 @@ fn rules_of(model: &Model<'_>) -> Result<Rules> {
     let (mut qmax, mut int4, mut narrowed) = (0, false, false);
     for op in model.ops(&header) {
         match op {
-            // The first convolution has bits of its own; others may have been given fewer, for their sums' sake.
-            Op::Conv(op) if op.src_a != header.sample => {
+            // The first and the last convolution have bits of their own; others may have been given fewer, for their sums' sake.
+            Op::Conv(op) if op.src_a != header.sample && op.common.out != header.model_output => {
                 qmax = qmax.max(op.qmax);
                 int4 |= op.weights == WeightFormat::Int4;
             }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::frechet::Gaussian;
+use super::frechet::{Gaussian, frechet_distance};
 use crate::checkpoint::{Tensor, read_tensors, write_tensors};
 use crate::config::ImageConfig;
-use crate::data::Source;
+use crate::data::{Source, chosen_classes, class_index, load_test, load_train};
 use crate::files;
 
 /// Features per image.
@@ -89,10 +89,13 @@ pub struct FeatureNet {
 
 impl FeatureNet {
     /// The shipped network that judges `source` at this image shape, from the repository's `models/`.
+    ///
+    /// Classes chosen from a set ([`chosen_classes`]) are compared with the test images of these classes alone.
     pub fn for_source(source: &str, image: ImageConfig) -> Result<Self> {
-        let family = source.split('-').next().unwrap_or(source);
+        let (name, classes) = chosen_classes(source);
+        let family = name.split('-').next().unwrap_or(name);
         ensure!(
-            matches!(family, "fashion" | "faces" | "emoji") && Source::NAMES.contains(&source),
+            matches!(family, "fashion" | "faces" | "emoji") && Source::NAMES.contains(&name),
             "there is no feature network for the data '{source}'; a Fréchet distance can be measured for fashion, faces \
              and emoji"
         );
@@ -101,7 +104,26 @@ impl FeatureNet {
         let usual = shipped_path(family, Source::parse(source)?.size());
         let net = Self::load(&if of_size.is_file() { of_size } else { usual })?;
         net.ensure_shape(image)?;
-        Ok(net)
+        match classes {
+            Some(_) => net.of_chosen_classes(source),
+            None => Ok(net),
+        }
+    }
+
+    /// The network with reference, floor and classes of `source`, a choice of classes of the set that it judges.
+    fn of_chosen_classes(mut self, source: &str) -> Result<Self> {
+        let (train, test) = (load_train(source, self.card.image)?, load_test(source, self.card.image)?);
+        self.reference = Gaussian::fit(&self.features(&test.images), FEATURES)?;
+        let known = Gaussian::fit(&self.features(&train.images), FEATURES)?;
+        self.card.floors = vec![Floor { samples: train.len(), fd: frechet_distance(&known, &self.reference) }];
+        self.card.test_images = test.len();
+        self.card.source = source.to_owned();
+        if self.card.classes_are_labels {
+            let numbers = test.class_names.iter().map(|name| class_index(&self.card.class_names, name));
+            self.head = self.head.of_outputs(&numbers.collect::<Result<Vec<_>>>()?);
+            self.card.class_names = test.class_names;
+        }
+        Ok(self)
     }
 
     /// Reads a `.safetensors` file and the `.json` beside it, and checks both.
@@ -270,6 +292,12 @@ impl Linear {
         let (outputs, inputs) = (weight.shape[0], weight.shape[1]);
         let transposed = (0..inputs * outputs).map(|k| weight.data[k % outputs * inputs + k / outputs]).collect();
         Self { weight: transposed, bias: bias.to_vec() }
+    }
+
+    /// Only these outputs, in this order.
+    fn of_outputs(&self, outputs: &[u16]) -> Self {
+        let pick = |row: &[f32]| -> Vec<f32> { outputs.iter().map(|&o| row[usize::from(o)]).collect() };
+        Self { weight: self.weight.chunks_exact(self.bias.len()).flat_map(pick).collect(), bias: pick(&self.bias) }
     }
 
     fn apply(&self, x: &[f32]) -> Vec<f32> {

@@ -37,6 +37,25 @@ fn real_garments_are_told_apart() {
     assert!(report.fd < 2.0 * report.fd_floor, "{report:?}");
 }
 
+#[test]
+fn chosen_classes_are_compared_with_their_own_images() {
+    let source = "fashion-mini:Bag,Sneaker";
+    let net = FeatureNet::for_source(source, GREY).unwrap();
+    let judge = |set: &Dataset| evaluate(&set.images, &set.labels, GREY, &net, source).unwrap();
+    let test = judge(&load_test(source, GREY).unwrap());
+    // The very images of the reference; nobody takes a bag for a shoe.
+    assert!(test.fd < 1e-6 && test.class_accuracy.unwrap() > 0.97, "{test:?}");
+    assert_eq!(test.per_class.iter().map(|c| &c.class[..]).collect::<Vec<_>>(), ["Bag", "Sneaker"]);
+    let train = judge(&load_train(source, GREY).unwrap());
+    assert!(train.fd > 0.01 && (train.fd - train.fd_floor).abs() < 1e-9, "{train:?}");
+    // The ten classes together are something else.
+    let all = load_train("fashion-mini", GREY).unwrap();
+    let all = frechet_distance(&Gaussian::fit(&net.features(&all.images), FEATURES).unwrap(), &net.reference);
+    assert!(all > 5.0 * train.fd, "{all}");
+    let error = FeatureNet::for_source("fashion-mini:Hat", GREY).err().unwrap().to_string();
+    assert!(error.starts_with("there is no class 'Hat'"), "{error}");
+}
+
 /// 120 test faces, of which a `share` is broken with `strength`.
 fn broken_faces(test: &Dataset, family: Corruption, strength: f32, share: f32) -> Vec<u8> {
     let count = 120;

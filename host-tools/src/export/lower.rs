@@ -286,6 +286,8 @@ impl Lowerer<'_> {
     fn qmax(&self, op: &Conv) -> u16 {
         if op.src_a == self.graph.sample {
             self.rules.qmax_sample
+        } else if self.rules.on_grid && op.out == self.graph.output {
+            self.rules.qmax_last
         } else if op.silu {
             self.rules.qmax_silu
         } else if op.norm.is_none() {

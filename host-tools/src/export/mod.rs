@@ -140,7 +140,8 @@ mod tests {
     use crate::config::{ImageConfig, UNetConfig};
     use crate::diff::{Arena, DiffOptions, diff};
     use crate::float::random;
-    use picodream::blob::{Algorithm, Op, WeightFormat};
+    use crate::grid::{GridRecipe, grid_config};
+    use picodream::blob::{Algorithm, ConvOp, Op, WeightFormat};
     use picodream::{Config, Model, Pipeline, Progress};
 
     const IMAGE: ImageConfig = ImageConfig { width: 8, height: 8, channels: 3 };
@@ -170,6 +171,25 @@ mod tests {
             let report = diff(&model, &checkpoint, &options).unwrap();
             assert!(report.ops.iter().all(|op| op.local_sqnr_db > 32.0), "{:#?}", report.ops);
         }
+    }
+
+    #[test]
+    fn on_a_grid_the_first_and_the_last_convolution_have_finer_inputs() {
+        let mut checkpoint = random::checkpoint(random::config(IMAGE, unet(), 3), 3);
+        let qmax = |checkpoint: &Checkpoint| {
+            let exported = export(checkpoint, &quick(Rules::default())).unwrap();
+            let model = Model::parse(&exported.bytes).unwrap();
+            let header = model.header().unwrap();
+            let convs = model.ops(&header).filter_map(|op| if let Op::Conv(op) = op { Some(op) } else { None });
+            let of = |op: ConvOp| (op.qmax, op.src_a == header.sample, op.common.out == header.model_output);
+            convs.map(of).collect::<Vec<_>>()
+        };
+        let allowed = |first: bool, last: bool| if first || last { 2047 } else { 511 };
+        assert!(qmax(&checkpoint).iter().all(|&(qmax, first, _)| qmax <= allowed(first, false)));
+        checkpoint.config = grid_config(&checkpoint.config, "w8", GridRecipe::new(&checkpoint.config, 8)).unwrap();
+        let gridded = qmax(&checkpoint);
+        assert!(gridded.iter().all(|&(qmax, first, last)| qmax <= allowed(first, last)));
+        assert!(gridded.iter().any(|&(qmax, _, last)| last && qmax > 511));
     }
 
     #[test]

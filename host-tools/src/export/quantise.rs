@@ -30,6 +30,9 @@ pub struct Rules {
     pub qmax_raw: u16,
     /// `qmax` of convolutions behind a SiLU, whose output never goes below −0.28.
     pub qmax_silu: u16,
+    /// `qmax` of `conv_out` where weights stand on a grid ([`Rules::on_grid`]): its rounding is the image's own, and nothing
+    /// that follows can take it up.
+    pub qmax_last: u16,
     /// `qmax` of everything else: keys and values, queries, attention outputs.
     pub qmax: u16,
     /// How skips wait to be read again.
@@ -53,6 +56,7 @@ impl Default for Rules {
             qmax_sample: 2047,
             qmax_raw: 511,
             qmax_silu: 511,
+            qmax_last: 2047,
             qmax: 511,
             skips: Skips::Narrowed,
             weights: WeightFormat::Int8,
@@ -63,7 +67,8 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// With inputs of so many bits, 8 to 12, for every matrix product but `conv_in`'s, which keeps its 12.
+    /// With inputs of so many bits, 8 to 12, for every matrix product but those that keep 12: `conv_in`'s, and on a grid
+    /// `conv_out`'s.
     #[must_use]
     pub fn with_input_bits(self, bits: u8) -> Self {
         let qmax = (1 << (bits.clamp(8, 12) - 1)) - 1;
@@ -143,10 +148,12 @@ pub fn quantise_rows(weight: &[f32], cols: usize) -> QuantRows {
     result
 }
 
-/// A linear layer with f32 inputs: int8 rows, bias unchanged.
+/// A linear layer with f32 inputs: int8 rows as they stand if they are on a grid, else rounded; bias unchanged.
 #[must_use]
 pub fn quantise_linear(layer: &Linear) -> QuantRows {
-    quantise_rows(&layer.weight, layer.inputs())
+    let cols = layer.inputs();
+    rows_on_grid(&layer.weight, cols, WeightFormat::Int8, &vec![0; cols])
+        .unwrap_or_else(|| quantise_rows(&layer.weight, cols))
 }
 
 /// A matrix product with quantised inputs.
@@ -342,6 +349,17 @@ mod tests {
         let value =
             |i: usize| f32::from(product.rows.weight[i]) * product.rows.scale[i / 8] * product.inv_scale[i % 8 / 4];
         assert!((0..24).all(|i| (value(i) - coarse[i]).abs() <= 1e-6 * coarse[i].abs()));
+    }
+
+    #[test]
+    fn linear_rows_on_a_grid_are_taken_as_they_are_even_when_their_largest_weight_is_not_127() {
+        let ints: Vec<i8> = (0..32).map(|i| if i % 16 == 5 { 119 } else { (i * 37 % 239 - 119) as i8 }).collect();
+        let on_grid: Vec<f32> = ints.iter().enumerate().map(|(i, &q)| f32::from(q) * [0.5, 0.01][i / 16]).collect();
+        let rows = |weight: &[f32]| quantise_linear(&Linear { weight: weight.to_vec(), bias: vec![0.0; 2] });
+        assert_eq!(rows(&on_grid).weight, ints);
+        // Real ones are rounded, the largest to 127.
+        let real = gaussian(12, 32);
+        assert_eq!(rows(&real), quantise_rows(&real, 16));
     }
 
     #[test]

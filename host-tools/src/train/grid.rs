@@ -17,20 +17,19 @@ use crate::export::grid::RowGrid;
 use crate::grid::GridRecipe;
 use crate::sampling::usual_spacing;
 
-/// The weights at the nearest values of the recipe's grid that suits the weights `real`; biases, norms and what makes the time
-/// embedding stay as they are. The blob keeps the first and the last convolution, queries and the projection behind attention
-/// with 8 bits always.
+/// The weights at the nearest values of the recipe's grid that suits the weights `real`; biases, norms and the class embedding
+/// stay as they are. The blob keeps the first and the last convolution, queries, the projection behind attention and what
+/// makes the time embedding with 8 bits always.
 ///
 /// The grid hangs on `real` alone, which do not change in training: one that followed its own largest weights would move
 /// under all the others at every step.
 #[must_use]
 pub fn on_grid(layout: &FlatLayout, real: &[f32], flat: &[f32], recipe: &GridRecipe) -> Vec<f32> {
     layout.replaced(flat, |name, shape, range| {
-        // The time embedding has 8 bits whatever the format, and `diff` finds 52 dB there, where others have 45.
-        if shape.len() == 1 || name.contains("time_emb") || name.starts_with("class_embedding") {
+        if shape.len() == 1 || name.starts_with("class_embedding") {
             return None;
         }
-        let whole = ["conv_in.", "conv_out.", ".to_q.", ".to_out."].iter().any(|part| name.contains(part));
+        let whole = ["conv_in.", "conv_out.", ".to_q.", ".to_out.", "time_emb"].iter().any(|part| name.contains(part));
         let format = if whole { WeightFormat::Int8 } else { recipe.format() };
         let (groups, coarser) = (groups_of(shape), coarser(name, shape, recipe));
         let rows = real[range.clone()].chunks_exact(groups.len()).zip(flat[range].chunks_exact(groups.len()));

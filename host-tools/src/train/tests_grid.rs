@@ -29,7 +29,7 @@ fn in_whole_steps(row: &[f32], most: u8) -> bool {
 }
 
 #[test]
-fn convolutions_and_attention_stand_on_the_grid_and_nothing_else() {
+fn all_matrices_stand_on_the_grid_and_nothing_else() {
     let config = tiny();
     let layout = FlatLayout::new(&config);
     let weights = random_weights(&layout, 3);
@@ -39,12 +39,13 @@ fn convolutions_and_attention_stand_on_the_grid_and_nothing_else() {
         let mut kept = 0;
         for (name, tensor) in &after {
             let row = tensor.data.len() / tensor.shape[0];
-            if tensor.shape.len() == 1 || name.contains("time_emb") || name.contains("class_embedding") {
+            if tensor.shape.len() == 1 || name.contains("class_embedding") {
                 assert_eq!(tensor, &before[name], "{name}");
                 kept += 1;
                 continue;
             }
-            let bytes = ["conv_in.", "conv_out.", ".to_q.", ".to_out."].iter().any(|part| name.contains(part));
+            let bytes =
+                ["conv_in.", "conv_out.", ".to_q.", ".to_out.", "time_emb"].iter().any(|part| name.contains(part));
             let most = if format == WeightFormat::Int4 && !bytes { 120 } else { 127 };
             assert!(tensor.data.chunks_exact(row).all(|row| in_whole_steps(row, most)), "{name}");
             // A step is a 127th of a row's largest weight, or up to a 7th.
@@ -158,6 +159,8 @@ fn resuming_equals_never_stopping_and_the_real_weights_are_met_better_than_by_ro
             ops.map(|op| op.local_sqnr_db).fold(f64::INFINITY, f64::min)
         };
         assert!(worst("conv2") > 60.0 && worst(".kv") > 60.0 && worst("conv1") > 45.0, "{bits} bits: {:?}", report.ops);
+        // Its inputs are real: what is left is the 11 bits of the classes' rows. Rounded weights gave 52 dB in a shipped model.
+        assert!(worst("time_embed") > 65.0, "{bits} bits: {:?}", report.ops);
         std::fs::remove_dir_all(whole).unwrap();
         std::fs::remove_dir_all(parts).unwrap();
     }

@@ -34,7 +34,8 @@ fn bad_flags_are_one_sentence() {
         1,
         &[
             "there is no model 'fashion-17'",
-            "fashion-16, fashion-16-fast, fashion-16-nano, faces-16-fast, faces-16, fashion-28, fashion-16-eps",
+            "fashion-16, fashion-16-fast, fashion-16-nano, fashion-16-nano-fast, faces-16-fast, faces-16, fashion-28, \
+             emoji-32, fashion-16-eps",
         ],
     );
     refused(&folder, &["sample", "tiny.safetensors"], 1, &["is a checkpoint, not a blob", "picodream export"]);

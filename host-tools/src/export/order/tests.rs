@@ -139,10 +139,12 @@ fn the_shipped_models_have_the_best_order() {
         "fashion-16",
         "fashion-16-fast",
         "fashion-16-nano",
+        "fashion-16-nano-fast",
         "fashion-16-eps",
         "faces-16",
         "faces-16-fast",
         "fashion-28",
+        "emoji-32",
     ] {
         let checkpoint = Checkpoint::load(&models.join(name).with_extension("safetensors")).unwrap();
         let found = of_checkpoint(&checkpoint);
