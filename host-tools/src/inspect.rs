@@ -244,6 +244,7 @@ fn algorithm_name(op: &Op) -> Option<&'static str> {
         (_, Algorithm::Direct) => "direct",
         (_, Algorithm::Winograd) => "winograd",
         (_, Algorithm::Phases) => "phases",
+        (_, Algorithm::Strided) => "strided",
     })
 }
 

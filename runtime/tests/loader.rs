@@ -358,7 +358,7 @@ fn forged_headers_name_the_rule() {
     assert!(op_rule(forge(last + 28, &512f32.to_le_bytes())).contains("below 512"));
     assert!(op_rule(forge(last + 20, &128u16.to_le_bytes())).contains("power of two"));
     assert!(op_rule(forge(last + 7, &[2])).contains("does not suit"));
-    assert!(op_rule(forge(last + 7, &[3])).contains("the algorithm is unknown"));
+    assert!(op_rule(forge(last + 7, &[4])).contains("the algorithm is unknown"));
     // Weights of 4 bits in a convolution that is not direct, and where the data is of 8.
     let flags = blob[last + 1] | 8;
     let mut winograd = blob[last + 1..last + 8].to_vec();

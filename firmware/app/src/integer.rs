@@ -6,7 +6,7 @@
 use bytemuck::cast_slice_mut;
 use half::f16;
 use picodream::UNet;
-use picodream::blob::{Algorithm, BLOCK_PIXELS, ConvOp, DType, Op, WeightFormat};
+use picodream::blob::{Algorithm, BLOCK_PIXELS, ConvOp, DType, Op, STRIDED_PAIRS, WeightFormat};
 use picodream::kernels::{self, Feed, FeedTarget, Geometry, Taps, portable};
 use picodream::quant::Quantiser;
 use picodream_wire::Record;
@@ -26,6 +26,7 @@ pub(crate) fn measure(board: &mut impl Board, unet: &UNet, index: u16, arena: &m
         Algorithm::Direct => layer.direct(),
         Algorithm::Winograd => layer.winograd(),
         Algorithm::Phases => layer.phases(),
+        Algorithm::Strided => layer.strided(),
     });
     board.send(&Record::Integer { index: index.into(), feed, products });
 }
@@ -126,6 +127,22 @@ impl<'a> Layer<'a> {
                 kernels::winograd_input(rows, &geometry, x, tiles);
                 for weight in weight.chunks_exact(pair_bytes) {
                     kernels::winograd_products(tiles, geometry.pairs, weight, products, acc);
+                }
+            }
+        }
+    }
+
+    fn strided(&mut self) {
+        let Self { geometry, weight, ref mut acc, ref mut tiles, ref ring, out_size, .. } = *self;
+        let pair_bytes = 128 * geometry.pairs;
+        for y in (0..out_size[0]).step_by(2) {
+            let rows = core::array::from_fn(|k| row_of(ring, geometry, 2 * y + k));
+            for x in (0..out_size[1]).step_by(BLOCK_PIXELS) {
+                kernels::strided_input(rows, &geometry, 2 * x, tiles);
+                for weight in weight.chunks(STRIDED_PAIRS * pair_bytes) {
+                    let (sums, acc) = acc.split_at_mut(72 * (weight.len() / pair_bytes));
+                    let pixels = BLOCK_PIXELS.min(out_size[1] - x);
+                    kernels::strided_products(tiles, geometry.pairs, weight, pixels, sums, acc);
                 }
             }
         }

@@ -89,7 +89,7 @@ impl Layer {
     /// When the exporter refuses it.
     pub fn blobs(&self) -> Result<Vec<LayerBlob>> {
         let mut blobs: Vec<LayerBlob> = Vec::new();
-        for kernels in [Kernels::Direct, Kernels::Fast] {
+        for kernels in [Kernels::Direct, Kernels::Fewest] {
             let (algorithm, blob) = self.blob(kernels)?;
             if blobs.iter().all(|other| other.algorithm != algorithm) {
                 blobs.push(LayerBlob { layer: *self, algorithm, blob });
@@ -135,6 +135,7 @@ impl LayerBlob {
             Algorithm::Direct => "direct",
             Algorithm::Winograd => "winograd",
             Algorithm::Phases => "phases",
+            Algorithm::Strided => "strided",
         }
     }
 }
@@ -262,6 +263,7 @@ mod tests {
         let ways = |layer: &Layer| layer.blobs().unwrap().iter().map(LayerBlob::algorithm_name).collect::<Vec<_>>();
         assert_eq!(ways(&LAYERS[0]), ["direct", "winograd"]);
         assert_eq!(ways(&LAYERS[5]), ["direct"]);
+        assert_eq!(ways(&LAYERS[6]), ["direct", "strided"]);
         assert_eq!(ways(&LAYERS[7]), ["direct", "phases"]);
     }
 

@@ -48,6 +48,9 @@ pub enum Kernels {
     Direct,
     /// Winograd and phases wherever they suit: the fewest instructions.
     Fast,
+    /// The fewest products, for cores that have strided convolutions as well.
+    #[value(skip)]
+    Fewest,
     /// The fewest instructions that a board has room for.
     #[value(skip)]
     Within(Budget),
@@ -114,6 +117,7 @@ pub fn best_order(graph: &Graph, rules: &Rules, kernels: Kernels) -> Order {
         let weights = format_of(graph, &graph.ops[index], rules);
         let choice = match kernels {
             Kernels::Fast => Choice::from(fastest_of(&graph.ops[index], weights)),
+            Kernels::Fewest => Choice::from(fewest_products_of(&graph.ops[index], weights)),
             _ => Choice::default(),
         };
         shape_of(graph, places, index, Way { choice, weights, expanded: None }).1
@@ -137,23 +141,32 @@ struct Way {
     expanded: Option<u16>,
 }
 
-/// The fastest algorithm of an op whose weights are kept so.
-fn fastest_of(op: &Op, weights: WeightFormat) -> Algorithm {
+/// The algorithm of fewest products of an op whose weights are kept so.
+fn fewest_products_of(op: &Op, weights: WeightFormat) -> Algorithm {
     match op {
-        Op::Conv(op) if weights == WeightFormat::Int8 => target::fastest(op),
+        Op::Conv(op) if weights == WeightFormat::Int8 => target::fewest_products(op),
         _ => Algorithm::Direct,
+    }
+}
+
+/// The same among those that every core has.
+fn fastest_of(op: &Op, weights: WeightFormat) -> Algorithm {
+    match fewest_products_of(op, weights) {
+        Algorithm::Strided => Algorithm::Direct,
+        algorithm => algorithm,
     }
 }
 
 /// How each op is computed.
 fn choices(graph: &Graph, places: &Places, kernels: Kernels, formats: &[WeightFormat]) -> Vec<Choice> {
-    let fastest = |index: usize| fastest_of(&graph.ops[index], formats[index]);
+    let fewest = |index: usize| fewest_products_of(&graph.ops[index], formats[index]);
     let shape =
         |index: usize, choice| shape_of(graph, places, index, Way { choice, weights: formats[index], expanded: None });
-    let chooser = Chooser { graph, places, fastest, scratch: |index, choice| shape(index, choice).1 };
+    let chooser = Chooser { graph, places, fewest, scratch: |index, choice| shape(index, choice).1 };
     match kernels {
         Kernels::Direct => vec![Choice::default(); graph.ops.len()],
-        Kernels::Fast => (0..graph.ops.len()).map(|index| Choice::from(fastest(index))).collect(),
+        Kernels::Fast => (0..graph.ops.len()).map(|op| Choice::from(fastest_of(&graph.ops[op], formats[op]))).collect(),
+        Kernels::Fewest => (0..graph.ops.len()).map(|index| Choice::from(fewest(index))).collect(),
         Kernels::Small => chooser.least(Core::Dsp),
         Kernels::Within(budget) => {
             let data_bytes = (0..graph.ops.len()).map(|index| shape(index, Choice::default()).0).sum();
@@ -380,6 +393,7 @@ fn conv_piece(op: &Conv, record: &ConvOp, product: &QuantProduct, cin: u32) -> P
         }
         (_, Algorithm::Winograd) if !record.from_direct() => plain.pack_winograd(piece.bytes(layout.weight)),
         (_, Algorithm::Phases) if !record.from_direct() => plain.pack_phases(piece.bytes(layout.weight)),
+        (_, Algorithm::Strided) => plain.pack_strided(piece.bytes(layout.weight)),
         _ => plain.pack_direct(piece.bytes(layout.weight)),
     }
     piece.floats(layout.scale, product.rows.scale.iter().copied());

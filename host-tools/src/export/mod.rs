@@ -239,12 +239,14 @@ mod tests {
             let used = |algorithm| {
                 model.ops(&header).filter(|op| matches!(op, Op::Conv(op) if op.algorithm == algorithm)).count()
             };
-            (draw(&bytes), used(Algorithm::Winograd), used(Algorithm::Phases))
+            (draw(&bytes), used(Algorithm::Winograd), used(Algorithm::Phases), used(Algorithm::Strided))
         };
-        let [direct, small, fast] = [Kernels::Direct, Kernels::Small, Kernels::Fast].map(figures);
+        let [direct, small, fast, fewest] =
+            [Kernels::Direct, Kernels::Small, Kernels::Fast, Kernels::Fewest].map(figures);
         assert_eq!((direct.0, direct.1, direct.2), (fast.0, 0, 0));
         assert!(fast.1 > 10 && fast.2 == 2, "{fast:?}");
         assert_eq!(small.0, fast.0);
+        assert_eq!((fewest.0, fast.3, fewest.3), (fast.0, 0, 2));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which algorithm each convolution gets: the fewest instructions that a board's flash and RAM have room for.
 //!
-//! Winograd and phase weights take more flash than direct ones, Winograd's working memory more RAM. Starting from direct
+//! Winograd, phase and strided weights take more flash than direct ones, Winograd's working memory more RAM. Starting from direct
 //! everywhere, the layer that saves most instructions per byte of flash is changed first, as long as everything fits; what
 //! is then still direct for want of flash has its Winograd weights expanded in RAM, if there is room; and what is direct even
 //! then has its weights transformed at every call, a part at a time, where that pays and the RAM is free at that operator.
@@ -49,6 +49,10 @@ impl Core {
             (Algorithm::Phases, Self::M0Plus | Self::M3) => -1.0,
             (Algorithm::Phases, Self::Dsp) => 0.39,
             (Algorithm::Phases, Self::Helium) => 0.07,
+            (Algorithm::Strided, Self::M0Plus) => 0.6,
+            (Algorithm::Strided, Self::Helium) => 0.05,
+            // They refuse it.
+            (Algorithm::Strided, Self::M3 | Self::Dsp) => -1.0,
         }
     }
 
@@ -173,15 +177,14 @@ struct Change {
     expanded_bytes: Option<u32>,
 }
 
-/// The fastest algorithm that suits a convolution.
+/// The algorithm of fewest products that suits a convolution; not every core has it.
 #[must_use]
-pub fn fastest(op: &Conv) -> Algorithm {
-    if op.upsample {
-        Algorithm::Phases
-    } else if (op.kernel, op.stride) == (3, 1) && op.cout() > 1 {
-        Algorithm::Winograd
-    } else {
-        Algorithm::Direct
+pub fn fewest_products(op: &Conv) -> Algorithm {
+    match (op.upsample, op.kernel, op.stride) {
+        (true, ..) => Algorithm::Phases,
+        (_, 3, 1) if op.cout() > 1 => Algorithm::Winograd,
+        (_, 3, 2) => Algorithm::Strided,
+        _ => Algorithm::Direct,
     }
 }
 
@@ -191,8 +194,8 @@ pub struct Chooser<'a, F, S> {
     pub graph: &'a Graph,
     /// Its tensors.
     pub places: &'a Places,
-    /// An op's fastest algorithm.
-    pub fastest: F,
+    /// An op's algorithm of fewest products.
+    pub fewest: F,
     /// The working memory of an op, computed in some way.
     pub scratch: S,
 }
@@ -221,7 +224,7 @@ impl<F: Fn(usize) -> Algorithm, S: Fn(usize, Choice) -> u32> Chooser<'_, F, S> {
         let graph = self.graph;
         let mut chosen = vec![Choice::default(); graph.ops.len()];
         let mut changes: Vec<Change> =
-            (0..graph.ops.len()).filter_map(|op| change(graph, op, (self.fastest)(op), budget.core)).collect();
+            (0..graph.ops.len()).filter_map(|op| change(graph, op, (self.fewest)(op), budget.core)).collect();
         changes.retain(|change| change.saved > 0.0);
         changes.sort_by(|a, b| (b.saved / f64::from(b.bytes)).total_cmp(&(a.saved / f64::from(a.bytes))));
         let mut blob_bytes = data_bytes + TABLE_BYTES;
@@ -254,7 +257,7 @@ impl<F: Fn(usize) -> Algorithm, S: Fn(usize, Choice) -> u32> Chooser<'_, F, S> {
         for (op, chosen) in chosen.iter_mut().enumerate().filter(|(_, chosen)| chosen.algorithm == Algorithm::Direct) {
             let live: u32 = buffers.iter().filter(|b| (b.first..=b.last).contains(&op)).map(Buffer::padded).sum();
             let fits = |(choice, _): &(Choice, f64)| live + self.scratch(op, *choice) <= arena_bytes;
-            let ways = per_call_ways(self.graph, op, (self.fastest)(op), core);
+            let ways = per_call_ways(self.graph, op, (self.fewest)(op), core);
             let best = ways.into_iter().filter(fits).max_by(|a, b| a.1.total_cmp(&b.1));
             if let Some((choice, _)) = best {
                 *chosen = choice;
@@ -314,7 +317,7 @@ fn change(graph: &Graph, index: usize, algorithm: Algorithm, core: Core) -> Opti
     let (cout, cin) = (op.cout() as u32, (op.weight.len() / op.cout() / op.kernel / op.kernel) as u32);
     let bytes = match algorithm {
         Algorithm::Direct => return None,
-        Algorithm::Winograd => winograd_bytes(cin, cout),
+        Algorithm::Winograd | Algorithm::Strided => winograd_bytes(cin, cout),
         Algorithm::Phases => phases_bytes(cin, cout),
     };
     let saved = graph.macs(index) as f64 * core.saved(algorithm, cin);

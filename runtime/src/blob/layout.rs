@@ -112,6 +112,7 @@ impl ConvOp {
             (WeightFormat::Int4, _) => nibble_bytes(kernel, cin, cout),
             (_, Algorithm::Winograd) if !self.from_direct() => winograd_bytes(cin, cout),
             (_, Algorithm::Phases) if !self.from_direct() => phases_bytes(cin, cout),
+            (_, Algorithm::Strided) => winograd_bytes(cin, cout),
             _ => direct_bytes(kernel, cin, cout),
         };
         let groups = if self.weights == WeightFormat::Int4 { group_bytes(kernel, cin, cout) } else { 0 };
@@ -150,6 +151,7 @@ impl ConvOp {
         match self.algorithm {
             Algorithm::Direct => self.kernel.into(),
             Algorithm::Winograd => 4,
+            Algorithm::Strided => 5,
             Algorithm::Phases => 2 + self.per_call.map_or(1, |parts| parts.row_pairs.into()),
         }
     }
@@ -193,9 +195,10 @@ impl ConvOp {
         let (cin, cout) = (u64::from(cin), u64::from(cout));
         let (cin_even, cout_even) = (cin.next_multiple_of(2), cout.next_multiple_of(2));
         let winograd = self.algorithm == Algorithm::Winograd;
+        let strided = self.algorithm == Algorithm::Strided;
         // Direct computation must find its place too.
         let (least, rows_at_once, part) = match self.per_call {
-            None => (0, if winograd { 2 } else { 1 }, cout_even),
+            None => (0, if winograd || strided { 2 } else { 1 }, cout_even),
             Some(parts) => {
                 let direct = self.directly().scratch_layout(cin as u32, cout as u32, width, statistics).bytes;
                 (direct, 2 * u64::from(parts.row_pairs), 2 * u64::from(parts.out_pairs))
@@ -206,13 +209,22 @@ impl ConvOp {
             Some(_) => phases_bytes(cin as u32, part as u32),
             None => 0,
         };
-        let tiles = if winograd { 64 * cin_even * self.blocks_at_once(width as usize) as u64 } else { 0 };
+        let tiles = match self.algorithm {
+            Algorithm::Winograd => 64 * cin_even * self.blocks_at_once(width as usize) as u64,
+            Algorithm::Strided => 100 * cin_even,
+            _ => 0,
+        };
+        let acc = match self.algorithm {
+            Algorithm::Winograd => WINOGRAD_ACC as u64,
+            Algorithm::Strided => STRIDED_ACC as u64 * cout_even.min(2 * STRIDED_PAIRS as u64),
+            _ => BLOCK_PIXELS as u64 * part,
+        };
         let mut at = Placer(0);
         ConvScratch {
             affine: at.place(if self.norm.is_some() { 2 * cin } else { 0 }, 4),
             bias: at.place(cout, 4),
             sums: at.place(if statistics { rows_at_once * 2 * cout } else { 0 }, 4),
-            acc: at.place(if winograd { WINOGRAD_ACC as u64 } else { BLOCK_PIXELS as u64 * part }, 4),
+            acc: at.place(acc, 4),
             tiles: at.place(tiles, 2),
             rows: at.place(self.ring_rows() as u64 * columns * cin_even, 2),
             unpacked: at.place(if self.weights == WeightFormat::Int4 { direct } else { 0 }, 1),
@@ -225,6 +237,12 @@ impl ConvOp {
 /// Words of `acc` for [`Algorithm::Winograd`]: products \[16\]\[2\]\[4\], then sums \[2 rows\]\[2\]\[8\].
 pub const WINOGRAD_ACC: usize = 128 + 32;
 
+/// Words of `acc` for each output channel of [`Algorithm::Strided`]: nine sums for four tiles, then two rows of eight.
+pub const STRIDED_ACC: usize = 9 * 4 + 2 * BLOCK_PIXELS;
+
+/// Pairs of output channels that [`Algorithm::Strided`] computes together.
+pub const STRIDED_PAIRS: usize = 16;
+
 /// Working arrays of a [`ConvOp`] in its scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvScratch {
@@ -234,9 +252,9 @@ pub struct ConvScratch {
     pub bias: Region,
     /// f32 pairs (Σx, Σx²) \[rows at once\]\[cout\] of the output rows being written, when the output carries statistics.
     pub sums: Region,
-    /// i32 \[cout, or channels of a part\]\[[`BLOCK_PIXELS`]\], or \[[`WINOGRAD_ACC`]\].
+    /// i32 \[cout, or channels of a part\]\[[`BLOCK_PIXELS`]\], or \[[`WINOGRAD_ACC`]\], or [`STRIDED_ACC`] for each channel.
     pub acc: Region,
-    /// Winograd's transformed inputs of four tiles: i16 \[16\]\[cin / 2\]\[4\]\[2\].
+    /// Winograd's transformed inputs of four tiles: i16 \[16\]\[cin / 2\]\[4\]\[2\], or strided ones: 25 instead of 16.
     pub tiles: Region,
     /// i16 \[rows\]\[columns · cin\]: a ring of quantised input rows, with their padding; cin is rounded up to even. The order
     /// inside a row is the back end's.

@@ -20,8 +20,8 @@ pub use header::{
     TextRef, VERSION, place_sections, seal,
 };
 pub use layout::{
-    AttentionData, AttentionScratch, BLOCK_PIXELS, ConvData, ConvScratch, QUERY_PIXELS, TimeEmbedData,
-    TimeEmbedScratch, WINOGRAD_ACC,
+    AttentionData, AttentionScratch, BLOCK_PIXELS, ConvData, ConvScratch, QUERY_PIXELS, STRIDED_ACC, STRIDED_PAIRS,
+    TimeEmbedData, TimeEmbedScratch, WINOGRAD_ACC,
 };
 pub use nibbles::{GROUP_WORDS, group_bytes, group_of, nibble_bytes, pack_nibbles, unpack_nibbles};
 pub use ops::{

@@ -51,10 +51,13 @@ pub enum Algorithm {
     Winograd,
     /// After nearest doubling each output parity sees 2×2 distinct inputs: four kernels of summed int16 weights.
     Phases,
+    /// Exact minimal filtering at stride 2: 25 products where 36 were; int16 weights. Only for cores with
+    /// [loops for it](crate::kernels::STRIDED).
+    Strided,
 }
 
 impl Algorithm {
-    const ALL: [Self; 3] = [Self::Direct, Self::Winograd, Self::Phases];
+    const ALL: [Self; 4] = [Self::Direct, Self::Winograd, Self::Phases, Self::Strided];
 }
 
 /// How the blob keeps a convolution's weights.

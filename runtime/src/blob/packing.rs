@@ -5,6 +5,7 @@
 //!
 //! - **direct** \[cout / 2\]\[ky\]\[cp\]\[kx\] words; a halfword is 256 · w(odd output channel) + w(even output channel).
 //! - **winograd** \[cout / 2\]\[16\]\[cp\]\[2 output channels\] words of i16: U = 4 · G·g·Gᵀ.
+//! - **strided** as winograd, the sixteen sums being those of stride 2: w₀, w₁, w₀ + w₂ and w₂ in rows and in columns.
 //! - **phases** \[row parity\]\[column parity\]\[cout / 2\]\[2 rows\]\[cp\]\[2 columns\]\[2 output channels\] words of i16 sums of weights.
 
 /// Bytes of one word.
@@ -20,7 +21,7 @@ pub fn direct_bytes(kernel: u32, cin: u32, cout: u32) -> u64 {
     pairs(cout) * u64::from(kernel) * u64::from(kernel) * pairs(cin) * WORD
 }
 
-/// Bytes of Winograd weights.
+/// Bytes of Winograd weights, or of strided ones.
 #[must_use]
 pub fn winograd_bytes(cin: u32, cout: u32) -> u64 {
     pairs(cout) * 16 * pairs(cin) * 2 * WORD
@@ -79,6 +80,11 @@ impl PlainWeights<'_> {
         self.transformed(Transform::Winograd).write(|o, ky, kx, c| self.get(o, ky, kx, c), out);
     }
 
+    /// Writes the strided weights of a 3×3 kernel at stride 2 over `out`, which holds [`winograd_bytes`].
+    pub fn pack_strided(&self, out: &mut [u8]) {
+        self.transformed(Transform::Strided).write(|o, ky, kx, c| self.get(o, ky, kx, c), out);
+    }
+
     /// Writes the phase weights of a 3×3 kernel behind nearest doubling over `out`, which holds [`phases_bytes`].
     pub fn pack_phases(&self, out: &mut [u8]) {
         self.transformed(Transform::Phases).write(|o, ky, kx, c| self.get(o, ky, kx, c), out);
@@ -98,6 +104,9 @@ pub enum Transform {
     /// What each output parity sees of its 2×2 distinct inputs behind nearest doubling: even outputs {0} and {1, 2}, odd ones
     /// {0, 1} and {2}, in rows and in columns.
     Phases,
+    /// Of two outputs at stride 2, which share an input: m = (x₀ − x₂)·w₀, x₁·w₁, x₂·(w₀ + w₂), (x₄ − x₂)·w₂, x₃·w₁, and
+    /// y₀ = m₀ + m₁ + m₂, y₁ = m₂ + m₃ + m₄.
+    Strided,
 }
 
 impl Transform {
@@ -106,6 +115,7 @@ impl Transform {
         match self {
             Self::Winograd => [2 * a, a + b + c, a - b + c, 2 * c],
             Self::Phases => [a, b + c, a + b, c],
+            Self::Strided => [a, b, a + c, c],
         }
     }
 }
@@ -138,7 +148,7 @@ impl Expansion {
     pub(crate) const fn steps(&self) -> Steps {
         let pairs = self.in_pairs;
         match self.transform {
-            Transform::Winograd => {
+            Transform::Winograd | Transform::Strided => {
                 Steps { rows: [8 * pairs; 2], columns: [2 * pairs; 2], in_pair: 2, out_pair: 32 * pairs }
             }
             Transform::Phases => {

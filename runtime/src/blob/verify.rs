@@ -235,8 +235,9 @@ impl OpChecker<'_> {
                 Algorithm::Direct => true,
                 Algorithm::Winograd => (op.kernel, op.stride, op.upsample) == (3, 1, false),
                 Algorithm::Phases => op.upsample,
+                Algorithm::Strided => crate::kernels::STRIDED && (op.kernel, op.stride) == (3, 2),
             },
-            "the algorithm does not suit the kernel",
+            "the algorithm does not suit the kernel, or the core",
         )?;
         let packed_for_it = op.weights == WeightFormat::Int8 || op.algorithm == Algorithm::Direct;
         self.require(packed_for_it, "weights of 4 bits go with the direct algorithm only")?;
@@ -272,7 +273,8 @@ impl OpChecker<'_> {
             self.require(fits, "its expanded weights do not have the shape that follows from the channels")?;
         }
         if let Some(parts) = op.per_call {
-            let suits = op.algorithm != Algorithm::Direct && op.weights == WeightFormat::Int8 && op.expanded.is_none();
+            let transformed = matches!(op.algorithm, Algorithm::Winograd | Algorithm::Phases);
+            let suits = transformed && op.weights == WeightFormat::Int8 && op.expanded.is_none();
             self.require(suits, "its weights cannot be transformed at every call")?;
             // The ring has four rows, two of which the rows of phases share.
             let row_limit = if op.algorithm == Algorithm::Phases { 2 } else { u32::from(out.height).div_ceil(2) };

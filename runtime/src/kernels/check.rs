@@ -17,6 +17,8 @@ pub(super) struct Kernels {
     pub(super) phase: fn([Option<&[i16]>; 2], &Geometry, &[u8], usize, usize, &mut [i32]),
     pub(super) winograd_input: fn([&[i16]; 4], &Geometry, usize, &mut [i16]),
     pub(super) winograd_products: fn(&[i16], usize, &[u8], &mut [i32], &mut [i32]),
+    pub(super) strided_input: fn([&[i16]; 5], &Geometry, usize, &mut [i16]),
+    pub(super) strided_products: fn(&[i16], usize, &[u8], usize, &mut [i32], &mut [i32]),
 }
 
 /// A loop for a whole row: packed direct weights, and what [`super::direct_row`] takes.
@@ -33,7 +35,7 @@ pub(super) struct Case {
     /// Which of the three rows lies outside the image.
     absent: Option<usize>,
     weight: Vec<i8>,
-    /// Four rows \[column\]\[cin\], zero where a padding column or an absent row is.
+    /// Five rows \[column\]\[cin\], zero where a padding column or an absent row is.
     rows: Vec<Vec<i16>>,
 }
 
@@ -55,7 +57,7 @@ impl Case {
         };
         let most = ((1 << 23) / (kernel * kernel * cin * 128) as i64).min(limit as i64).max(2);
         let weight = (0..cout * kernel * kernel * cin).map(|_| draw(128).max(-127) as i8).collect();
-        let rows = (0..4).map(|_| (0..width * stride * cin).map(|_| draw(most) as i16).collect()).collect();
+        let rows = (0..5).map(|_| (0..width * stride * cin).map(|_| draw(most) as i16).collect()).collect();
         Self { kernel, stride, cin, cout, width, absent, weight, rows }
     }
 
@@ -106,6 +108,9 @@ impl Case {
         if (self.kernel, self.stride) == (3, 1) {
             self.check_winograd(kernels);
             self.check_phases(kernels);
+        }
+        if (self.kernel, self.stride) == (3, 2) {
+            self.check_strided(kernels);
         }
     }
 
@@ -198,6 +203,27 @@ impl Case {
                         assert_eq!(i64::from(acc[(row * 2 + o) * BLOCK_PIXELS + p]), want, "winograd");
                     }
                 }
+            }
+        }
+    }
+
+    fn check_strided(&self, kernels: &Kernels) {
+        let geometry = self.geometry(self.width);
+        let mut packed = vec![0; winograd_bytes(self.cin as u32, self.cout as u32) as usize];
+        self.plain().pack_strided(&mut packed);
+        assert_eq!(self.expanded(Transform::Strided, packed.len()), packed);
+        let fed: Vec<Vec<i16>> = (0..5).map(|row| self.row(row, &geometry)).collect();
+        let channels = self.cout.next_multiple_of(2);
+        let mut tiles = vec![0; 200 * geometry.pairs];
+        let (mut sums, mut acc) = (vec![-1; 36 * channels], vec![-1; 2 * BLOCK_PIXELS * channels]);
+        for x in (0..self.width).step_by(BLOCK_PIXELS) {
+            let pixels = BLOCK_PIXELS.min(self.width - x);
+            (kernels.strided_input)(core::array::from_fn(|k| &fed[k][..]), &geometry, 2 * x, &mut tiles);
+            (kernels.strided_products)(&tiles, geometry.pairs, &packed, pixels, &mut sums, &mut acc);
+            for (row, o, p) in (0..2 * self.cout * pixels).map(|at| (at % 2, at / 2 % self.cout, at / 2 / self.cout)) {
+                let rows: Vec<_> = (2 * row..2 * row + 3).map(Some).collect();
+                let want = self.expected(&rows, x + p, o, false);
+                assert_eq!(i64::from(acc[(row * channels + o) * BLOCK_PIXELS + p]), want, "strided");
             }
         }
     }

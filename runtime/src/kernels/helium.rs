@@ -15,10 +15,13 @@ mod ends;
 mod mix;
 #[path = "helium/narrow.rs"]
 mod narrow;
+#[path = "helium/strided.rs"]
+mod strided;
 
 pub use ends::{clear, feed, finish};
 pub use mix::dots;
 pub use narrow::narrow;
+pub use strided::{strided_input, strided_products};
 
 pub(crate) use {ends::feed_row, mix::mix};
 
@@ -29,7 +32,12 @@ pub const BACKEND: &str = "cortex-m-helium";
 pub const BLOB_ALIGN: usize = 4;
 
 // The assembler of module text does not know the target's CPU.
-global_asm!(".cpu cortex-m55", include_str!("helium/sums.s"), include_str!("helium/winograd.s"));
+global_asm!(
+    ".cpu cortex-m55",
+    include_str!("helium/sums.s"),
+    include_str!("helium/winograd.s"),
+    include_str!("helium/strided.s")
+);
 
 /// Rows times quads of channels that one call of a phase may sum: a word of stack each.
 const MAX_ADDRESSES: usize = 96;

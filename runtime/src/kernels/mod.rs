@@ -28,7 +28,11 @@ pub mod portable;
 mod backend;
 
 pub use backend::{BACKEND, BLOB_ALIGN, direct, feed, finish, phase, winograd_input, winograd_products};
+#[cfg(any(picodream_backend = "helium", all(picodream_backend = "plain", picodream_baseline)))]
+pub use backend::{strided_input, strided_products};
 pub use geometry::Geometry;
+#[cfg(not(any(picodream_backend = "helium", all(picodream_backend = "plain", picodream_baseline))))]
+pub use portable::{strided_input, strided_products};
 
 // Larger loops, which computers have (and cores with DSP and FPU two of them); each says `false` when it leaves the
 // work to the smaller ones.
@@ -69,6 +73,10 @@ use crate::blob::Algorithm;
 use crate::quant::Quantiser;
 use crate::tensor::Elements;
 
+/// Whether this target computes [`Algorithm::Strided`]. Cores with DSP, and the Cortex-M3, would lose by it and refuse it, which
+/// saves them its code.
+pub const STRIDED: bool = cfg!(any(picodream_backend = "helium", picodream_backend = "host", picodream_baseline));
+
 /// Fills a row, or several, with zeros.
 #[cfg(not(any(picodream_backend = "helium", picodream_backend = "dsp")))]
 pub fn clear(row: &mut [i16]) {
@@ -84,7 +92,7 @@ pub fn expand(expansion: &crate::blob::Expansion, direct: &[u8], out: &mut [u8])
 /// Whether this back end gains by weights that are transformed at every call; elsewhere such a convolution is a direct one.
 /// In tests it does them all.
 pub(crate) const fn expands(algorithm: Algorithm) -> bool {
-    let transformed = !matches!(algorithm, Algorithm::Direct);
+    let transformed = matches!(algorithm, Algorithm::Winograd | Algorithm::Phases);
     transformed && cfg!(any(picodream_backend = "dsp", test))
 }
 

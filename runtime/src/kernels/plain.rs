@@ -9,6 +9,8 @@ pub use feed::feed;
 pub(crate) use feed::feed_row;
 pub use finish::finish;
 pub(crate) use mix::mix;
+#[cfg(picodream_baseline)]
+pub use strided::{strided_input, strided_products};
 pub use winograd::{winograd_input, winograd_products};
 
 #[path = "plain/direct.rs"]
@@ -37,6 +39,9 @@ mod products;
 mod products;
 #[path = "plain/statistics.rs"]
 mod statistics;
+#[cfg(picodream_baseline)]
+#[path = "plain/strided.rs"]
+mod strided;
 #[path = "plain/winograd.rs"]
 mod winograd;
 
@@ -53,6 +58,7 @@ pub const BLOB_ALIGN: usize = 4;
 #[cfg(picodream_baseline)]
 global_asm!(
     include_str!("plain/m0_direct.s"),
+    include_str!("plain/m0_strided.s"),
     include_str!("plain/m0_winograd.s"),
     include_str!("plain/m0_feed.s"),
     include_str!("plain/m0_finish.s")

@@ -205,19 +205,25 @@ pub fn winograd_products(tiles: &[i16], pairs: usize, weight: &[u8], products: &
     let words = weight.as_chunks::<4>().0;
     let positions = words.chunks_exact((2 * pairs).max(1)).zip(tiles.chunks_exact((8 * pairs).max(1)));
     for ((words, tiles), products) in positions.zip(products.as_chunks_mut::<8>().0) {
-        let mut sums = [[0i32; 4]; 2];
-        for (words, inputs) in words.as_chunks::<2>().0.iter().zip(tiles.as_chunks::<8>().0) {
-            for (sums, word) in sums.iter_mut().zip(words) {
-                let weight = halves(*word);
-                for (sum, input) in sums.iter_mut().zip(inputs.as_chunks::<2>().0) {
-                    let product = i32::from(input[0]) * weight[0] + i32::from(input[1]) * weight[1];
-                    *sum = sum.wrapping_add(product);
-                }
-            }
-        }
-        products.copy_from_slice(sums.as_flattened());
+        products.copy_from_slice(position(words, tiles).as_flattened());
     }
     winograd_output(products, acc);
+}
+
+/// Products of one position of four tiles, with two output channels.
+#[inline]
+fn position(words: &[Word], tiles: &[i16]) -> [[i32; 4]; 2] {
+    let mut sums = [[0i32; 4]; 2];
+    for (words, inputs) in words.as_chunks::<2>().0.iter().zip(tiles.as_chunks::<8>().0) {
+        for (sums, word) in sums.iter_mut().zip(words) {
+            let weight = halves(*word);
+            for (sum, input) in sums.iter_mut().zip(inputs.as_chunks::<2>().0) {
+                let product = i32::from(input[0]) * weight[0] + i32::from(input[1]) * weight[1];
+                *sum = sum.wrapping_add(product);
+            }
+        }
+    }
+    sums
 }
 
 /// Aᵀ·M·A / 4 of two channels and four tiles.
@@ -241,6 +247,80 @@ fn sum([a, b, c, d]: [i32; 4]) -> [i32; 2] {
     [a.wrapping_add(b).wrapping_add(c), b.wrapping_sub(c).wrapping_sub(d)]
 }
 
+/// Transforms the inputs of four 2×2 tiles side by side at stride 2, the windows of 5×5 from column `x` (a multiple of 16) on:
+/// x₀ − x₂, x₁, x₂, x₄ − x₂ and x₃ of rows, and of columns.
+///
+/// `rows` are the five source rows; `tiles` is \[25 [positions](strided_position)\]\[pairs\]\[4 tiles\]\[2\]. Sums of four inputs
+/// fit an i16 because an input lies within ±4096.
+pub fn strided_input(rows: [&[i16]; 5], g: &Geometry, x: usize, tiles: &mut [i16]) {
+    for (pair, lane, tile) in (0..g.pairs).flat_map(|pair| (0..8).map(move |at| (pair, at / 4, at % 4))) {
+        let value = |row: usize, column: usize| rows[row][g.index(x + 4 * tile + column, 2 * pair) + lane];
+        let down: [[i16; 5]; 5] = core::array::from_fn(|column| apart(core::array::from_fn(|row| value(row, column))));
+        for i in 0..5 {
+            for (j, v) in apart(core::array::from_fn(|column| down[column][i])).into_iter().enumerate() {
+                tiles[((strided_position(i, j) * g.pairs + pair) * 4 + tile) * 2 + lane] = v;
+            }
+        }
+    }
+}
+
+/// The five inputs of two neighbouring outputs at stride 2 as they are multiplied.
+fn apart([a, b, c, d, e]: [i16; 5]) -> [i16; 5] {
+    [a.wrapping_sub(c), b, c, e.wrapping_sub(c), d]
+}
+
+/// Where product \[i\]\[j\] of 5×5 stands among the 25: products of the same outputs lie together, nine groups in the order
+/// of rows {0, 1}, {2}, {3, 4} and in each of such columns.
+#[must_use]
+pub const fn strided_position(i: usize, j: usize) -> usize {
+    const FIRST: [usize; 3] = [0, 2, 3];
+    const COUNT: [usize; 3] = [2, 1, 2];
+    const GROUP: [usize; 5] = [0, 0, 1, 2, 2];
+    let (row, column) = (GROUP[i], GROUP[j]);
+    5 * FIRST[row] + COUNT[row] * FIRST[column] + (i - FIRST[row]) * COUNT[column] + (j - FIRST[column])
+}
+
+/// Which of four sums of weights each of five inputs is multiplied by: w₁ twice.
+pub const STRIDED_SUM: [usize; 5] = [0, 1, 2, 3, 1];
+
+/// The sums of all output channels for the four tiles of [`strided_input`]: acc\[row 0, 1\]\[channel\]\[8\].
+///
+/// `weight` is the packed strided weights of some pairs of output channels, `pairs` the pairs of input channels; of the eight
+/// pixels only the first `pixels` must be computed; `sums` (\[9\]\[channel\]\[4\]) is scratch.
+pub fn strided_products(
+    tiles: &[i16],
+    pairs: usize,
+    weight: &[u8],
+    _pixels: usize,
+    _sums: &mut [i32],
+    acc: &mut [i32],
+) {
+    let (words, per_pair) = (weight.as_chunks::<4>().0, (32 * pairs).max(1));
+    let rows = acc.split_at_mut(2 * BLOCK_PIXELS * (words.len() / per_pair));
+    let outputs = rows.0.as_chunks_mut::<{ 2 * BLOCK_PIXELS }>().0.iter_mut();
+    let outputs = outputs.zip(rows.1.as_chunks_mut::<{ 2 * BLOCK_PIXELS }>().0);
+    for (words, (upper, lower)) in words.chunks_exact(per_pair).zip(outputs) {
+        (*upper, *lower) = ([0; 2 * BLOCK_PIXELS], [0; 2 * BLOCK_PIXELS]);
+        for (i, j) in (0..5).flat_map(|i| (0..5).map(move |j| (i, j))) {
+            let tiles = &tiles[strided_position(i, j) * 8 * pairs..][..8 * pairs];
+            let sum = 4 * STRIDED_SUM[i] + STRIDED_SUM[j];
+            let products = position(&words[sum * 2 * pairs..][..2 * pairs], tiles);
+            for (row, out) in [&mut *upper, &mut *lower].into_iter().enumerate() {
+                for column in (0..2).filter(|column| belongs(i, row) && belongs(j, *column)) {
+                    for (sum, product) in out.iter_mut().skip(column).step_by(2).zip(products.as_flattened()) {
+                        *sum = sum.wrapping_add(*product);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether one of five products at stride 2 is a part of one of two outputs: 0, 1, 2 and 2, 3, 4.
+const fn belongs(product: usize, output: usize) -> bool {
+    product.abs_diff(1 + 2 * output) <= 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::check::{self, Case};
@@ -252,7 +332,14 @@ mod tests {
     fn every_algorithm_is_the_definition() {
         for index in 0..120 {
             let case = Case::draw(index);
-            case.check(&check::Kernels { direct, phase, winograd_input, winograd_products });
+            case.check(&check::Kernels {
+                direct,
+                phase,
+                winograd_input,
+                winograd_products,
+                strided_input,
+                strided_products,
+            });
         }
     }
 
@@ -282,6 +369,19 @@ mod tests {
         for position in 0..16 {
             assert_eq!(first(position), [row[position / 4] * row[position % 4], 0]);
         }
+    }
+
+    #[test]
+    fn strided_weights_are_those_of_two_outputs_with_a_shared_input() {
+        // Powers of two tell the weights apart: w of the row i and the column j is 2^(3i + j).
+        let weight = [1i8, 2, 4, 8, 16, 32, 64, -1, -2];
+        let plain = PlainWeights { weight: &weight, kernel: 3, cin: 1, cout: 1 };
+        let mut packed = vec![0; winograd_bytes(1, 1) as usize];
+        plain.pack_strided(&mut packed);
+        let first = |position: usize| halves(packed.as_chunks::<4>().0[2 * position])[0];
+        assert_eq!([0, 1, 2, 3].map(first), [1, 2, 1 + 4, 4]);
+        assert_eq!([4, 5, 6, 7].map(first), [8, 16, 8 + 32, 32]);
+        assert_eq!([8, 9, 10, 11].map(first), [1 + 64, 2 - 1, 1 + 4 + 64 - 2, 4 - 2]);
     }
 
     #[test]

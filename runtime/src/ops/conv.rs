@@ -8,8 +8,8 @@ use super::finish::{Block, Output};
 use super::norm::{Statistics, affine};
 use super::{Context, Source, dots};
 use crate::blob::{
-    Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Expansion, Region, TensorRecord, Transform, WeightFormat, direct_bytes,
-    unpack_nibbles, winograd_bytes,
+    Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Expansion, Region, STRIDED_PAIRS, TensorRecord, Transform, WeightFormat,
+    direct_bytes, unpack_nibbles, winograd_bytes,
 };
 use crate::kernels::{self, Prepared, Taps};
 use crate::quant::Quantiser;
@@ -162,6 +162,8 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
         Algorithm::Direct => work.direct(op),
         Algorithm::Winograd => work.winograd(op.blocks_at_once(a.width.into())),
         Algorithm::Phases => work.phases(op.ring_rows() - 2),
+        Algorithm::Strided if kernels::STRIDED => work.strided(),
+        Algorithm::Strided => {}
     }
 }
 
@@ -309,6 +311,39 @@ impl Work<'_> {
                 output.end_rows((2 * end.0).min(*height) - 2 * first.0);
             }
             first = end;
+        }
+    }
+
+    /// Pairs of output rows, in blocks of four 2×2 tiles.
+    fn strided(&mut self) {
+        let Self { feed, output, weights, acc, tiles, height, width, cout } = self;
+        let geometry = feed.geometry();
+        let pair_bytes = winograd_bytes(2, 2) as usize * geometry.pairs;
+        for y in (0..*height).step_by(2) {
+            let slots: [usize; 5] = core::array::from_fn(|k| feed.load_padded(2 * y + k, output.out.as_elements()));
+            let rows = slots.map(|slot| feed.row(slot));
+            let lines = 2.min(*height - y);
+            for x in (0..*width).step_by(BLOCK_PIXELS) {
+                kernels::strided_input(rows, &geometry, 2 * x, tiles);
+                let (mut channel, pixels) = (0, BLOCK_PIXELS.min(*width - x));
+                for weight in weights.stored.chunks(STRIDED_PAIRS * pair_bytes) {
+                    let channels = 2 * (weight.len() / pair_bytes);
+                    let (sums, acc) = acc.split_at_mut(36 * channels);
+                    kernels::strided_products(tiles, geometry.pairs, weight, pixels, sums, acc);
+                    for row in 0..lines {
+                        output.finish(&Block {
+                            acc: &acc[row * channels * BLOCK_PIXELS..][..channels * BLOCK_PIXELS],
+                            pixel: (y + row) * *width + x,
+                            pixels,
+                            channel,
+                            channels: channels.min(*cout - channel),
+                            row,
+                        });
+                    }
+                    channel += channels;
+                }
+            }
+            output.end_rows(lines);
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct RowFeed<'a> {
     /// Whether every value is written twice, side by side.
     doubled: bool,
     /// Source row that each slot of the ring holds, one up (0: nothing, or zeros).
-    held: [usize; 4],
+    held: [usize; 5],
 }
 
 impl<'a> RowFeed<'a> {
@@ -48,7 +48,7 @@ impl<'a> RowFeed<'a> {
         };
         let doubled = op.upsample && op.algorithm == crate::blob::Algorithm::Direct;
         kernels::clear(ring);
-        Self { sources, affine, geometry, ring, height, width, doubled, held: [0; 4] }
+        Self { sources, affine, geometry, ring, height, width, doubled, held: [0; 5] }
     }
 
     pub(super) fn geometry(&self) -> Geometry {
@@ -58,7 +58,7 @@ impl<'a> RowFeed<'a> {
     /// Makes source row `row` present, when there is such a row; returns its slot.
     pub(super) fn load(&mut self, row: Option<usize>, out: Elements<'_>) -> Option<usize> {
         let row = row.filter(|&row| row < self.height)?;
-        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, 4);
+        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, 5);
         let slot = row % slots;
         if self.held[slot] != row + 1 {
             self.held[slot] = row + 1;
@@ -69,7 +69,7 @@ impl<'a> RowFeed<'a> {
 
     /// Like [`RowFeed::load`], with a row of zeros outside the image. `row` counts from one row above the image.
     pub(super) fn load_padded(&mut self, row: usize, out: Elements<'_>) -> usize {
-        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, 4);
+        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, 5);
         let slot = row % slots;
         match row.checked_sub(1).filter(|&inside| inside < self.height) {
             None => {

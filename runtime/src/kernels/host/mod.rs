@@ -184,7 +184,15 @@ mod tests {
     #[test]
     fn every_algorithm_is_the_definition() {
         for index in 0..60 {
-            Case::draw(index).check(&Kernels { direct, phase, winograd_input, winograd_products });
+            let (strided_input, strided_products) = (portable::strided_input, portable::strided_products);
+            Case::draw(index).check(&Kernels {
+                direct,
+                phase,
+                winograd_input,
+                winograd_products,
+                strided_input,
+                strided_products,
+            });
         }
     }
 

@@ -25,12 +25,14 @@ pub struct Difference {
 /// A loop's name, a case of it, and how many cases there are.
 type Check = (&'static str, fn(u64) -> Result<(), usize>, u32);
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 14] = [
     ("direct", sums::direct, 400),
     ("phase", sums::phase, 200),
     ("winograd_input", sums::winograd_input, 150),
     ("winograd_products", sums::winograd_products, 150),
     ("winograd_eight", sums::winograd_eight, 100),
+    ("strided_input", sums::strided_input, 150),
+    ("strided_products", sums::strided_products, 150),
     ("expand", sums::expand, 200),
     ("clear", ends::clear, 100),
     ("feed", ends::feed, 400),

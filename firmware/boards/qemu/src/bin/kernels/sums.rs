@@ -1,4 +1,4 @@
-//! The integer loops: direct, phases and the two halves of Winograd.
+//! The integer loops: direct, phases and the two halves of Winograd and of strided convolutions.
 
 use picodream::blob::{BLOCK_PIXELS, Expansion, Transform};
 use picodream::kernels::{self, Geometry, Taps, portable};
@@ -12,6 +12,8 @@ const MAX_COLUMNS: usize = 50;
 const ROW: usize = 2 * MAX_PAIRS * MAX_COLUMNS;
 /// Inputs are within ±4096, weights within ±127; sums of odd channels may pass 2²³, where they wrap.
 const INPUT: i32 = 4096;
+/// Weights of a case, of any algorithm.
+const WEIGHT_BYTES: usize = 9 * 4 * MAX_PAIRS * MAX_OUT_PAIRS;
 const UNTOUCHED: i32 = 0x5a5a_5a5a;
 
 /// A layer, its rows and its weights; one in eight lies where no word may be read at once.
@@ -20,9 +22,9 @@ struct Case {
     out_pairs: usize,
     /// Elements, and bytes, by which rows and weights are shifted.
     shift: (usize, usize),
-    rows: [Aligned<i16, { ROW + 8 }>; 4],
+    rows: [Aligned<i16, { ROW + 8 }>; 5],
     present: [bool; 4],
-    weight: Aligned<u8, { 9 * 4 * MAX_PAIRS * MAX_OUT_PAIRS + 4 }>,
+    weight: Aligned<u8, { WEIGHT_BYTES + 4 }>,
 }
 
 impl Case {
@@ -36,9 +38,9 @@ impl Case {
             geometry: Geometry { kernel, stride, pairs, columns },
             out_pairs: 1 + chance.below(MAX_OUT_PAIRS),
             shift: if odd { (chance.below(2), chance.below(4)) } else { (2 * chance.below(3), 4 * chance.below(2)) },
-            rows: [const { Aligned([0; ROW + 8]) }; 4],
+            rows: [const { Aligned([0; ROW + 8]) }; 5],
             present: core::array::from_fn(|_| !chance.one_in(6)),
-            weight: Aligned([0; 9 * 4 * MAX_PAIRS * MAX_OUT_PAIRS + 4]),
+            weight: Aligned([0; WEIGHT_BYTES + 4]),
         };
         for row in &mut case.rows {
             let zeros = chance.one_in(8);
@@ -144,6 +146,46 @@ pub fn winograd_products(index: u64) -> Result<(), usize> {
     kernels::winograd_products(tiles, pairs, weight, &mut [0; 128], &mut got[..32]);
     portable::winograd_products(tiles, pairs, weight, &mut [0; 128], &mut want[..32]);
     compare(got, want)
+}
+
+/// Transformed inputs of every block of a row at stride 2.
+pub fn strided_input(index: u64) -> Result<(), usize> {
+    let mut chance = Chance::new(31, index);
+    let case = Case::draw(&mut chance, 3, 2);
+    let geometry = case.geometry;
+    let rows = core::array::from_fn(|k| case.row(k));
+    for x in (0..geometry.columns - 2).step_by(2 * BLOCK_PIXELS) {
+        let mut tiles = [const { Aligned([UNTOUCHED as i16; 200 * MAX_PAIRS + 8]) }; 2];
+        let [got, want] = &mut tiles;
+        let used = case.shift.0..case.shift.0 + 200 * geometry.pairs;
+        kernels::strided_input(rows, &geometry, x, &mut got.0[used.clone()]);
+        portable::strided_input(rows, &geometry, x, &mut want.0[used]);
+        compare(&got.0, &want.0)?;
+    }
+    Ok(())
+}
+
+/// Products and outputs of a few pairs of channels, of the block's first pixels.
+pub fn strided_products(index: u64) -> Result<(), usize> {
+    let mut chance = Chance::new(32, index);
+    let mut case = Case::draw(&mut chance, 3, 2);
+    case.fill_weights(|| chance.within(4 * 127 + 1));
+    let mut tiles = Aligned([0i16; 200 * MAX_PAIRS + 8]);
+    tiles.0.iter_mut().for_each(|value| *value = chance.within(4 * INPUT) as i16);
+    let (pairs, pixels) = (case.geometry.pairs, 1 + chance.below(BLOCK_PIXELS));
+    let tiles = &tiles.0[case.shift.0..][..200 * pairs];
+    // As many as there are weights for.
+    let out_pairs = 1 + chance.below(WEIGHT_BYTES / (128 * pairs)).min(5);
+    let weight = case.weight(128 * pairs * out_pairs);
+    let (mut accs, mut sums) = ([[UNTOUCHED; 32 * 6 + 8]; 2], [0; 72 * 6]);
+    let [got, want] = &mut accs;
+    kernels::strided_products(tiles, pairs, weight, pixels, &mut sums[..72 * out_pairs], &mut got[..32 * out_pairs]);
+    portable::strided_products(tiles, pairs, weight, pixels, &mut [], &mut want[..32 * out_pairs]);
+    for (o, (got, want)) in got.chunks(BLOCK_PIXELS).zip(want.chunks(BLOCK_PIXELS)).enumerate() {
+        let pixels = if o < 4 * out_pairs { pixels } else { BLOCK_PIXELS };
+        compare(&got[..pixels], &want[..pixels]).map_err(|p| o * BLOCK_PIXELS + p)?;
+    }
+    Ok(())
 }
 
 /// Direct weights of a few pairs of channels to Winograd's and to those of phases.

@@ -1,0 +1,261 @@
+// Minimal filtering at stride 2 in Helium vectors: input transform of four tiles at once, products, outputs.
+
+// Two neighbouring columns of four tiles, which are two apart.
+.macro NEIGHBOURS a, b, row
+    vld20.32 {{\a, \b}}, [\row]
+    vld21.32 {{\a, \b}}, [\row]
+.endm
+
+// The five columns of row \row, with \less those of the row in the middle taken off (q0, q2, q1, q4, q3), to their positions:
+// the first one's is \base, the third one's \third steps further, the fourth one's \fourth steps from there.
+.macro PUT_ROW row, base, third, fourth, less
+    NEIGHBOURS q5, q6, \row
+    add r10, \base, \third
+    add r11, r10, \fourth
+    vsub.i16 q5, q5, q6
+    .if \less
+    vsub.i16 q5, q5, q0
+    .endif
+    vstrw.32 q5, [\base]
+    vldrw.u32 q5, [\row, q7]
+    vsub.i16 q5, q5, q6
+    .if \less
+    vsub.i16 q5, q5, q4
+    vsub.i16 q6, q6, q1
+    .endif
+    vstrw.32 q5, [r11]
+    vstrw.32 q6, [r10]
+    add r10, \row, r5
+    NEIGHBOURS q5, q6, r10
+    .if \less
+    vsub.i16 q5, q5, q2
+    vsub.i16 q6, q6, q3
+    .endif
+    add r10, \base, r9
+    vstrw.32 q5, [r10]
+    add r11, r9
+    vstrw.32 q6, [r11]
+.endm
+
+// fn(job: &Input): 25 positions of every pair of channels.
+    .section .text.picodream_helium_strided_input, "ax", %progbits
+    .p2align 2
+    .global picodream_helium_strided_input
+    .type picodream_helium_strided_input, %function
+    .thumb_func
+picodream_helium_strided_input:
+    ENTER
+    mov r12, r0
+    movs r10, #8
+    vidup.u32 q7, r10, #8
+    ldm r12, {{r0-r9}}
+    add lr, r9, r9, lsl #1
+1:
+    // The row in the middle, which others are compared with: ten positions from the first.
+    add r12, r8, r9, lsl #1
+    add r12, r12, r9, lsl #3
+    NEIGHBOURS q0, q1, r2
+    vldrw.u32 q4, [r2, q7]
+    vsub.i16 q0, q0, q1
+    vsub.i16 q4, q4, q1
+    add r10, r2, r5
+    NEIGHBOURS q2, q3, r10
+    vstrw.32 q0, [r12]
+    add r12, r9
+    vstrw.32 q2, [r12]
+    add r12, r9
+    vstrw.32 q1, [r12]
+    add r12, r9
+    vstrw.32 q4, [r12]
+    add r12, r9
+    vstrw.32 q3, [r12]
+    // Positions 0 and 15, the first ones of their two rows: 1, 4, 6 and 7 steps to the others.
+    .macro FIRST row, base
+    PUT_ROW \row, \base, "r9, lsl #2", "r9, lsl #1", 1
+    .endm
+    // Positions 2 and 17, the second ones: 1, 3, 6 and 7 steps.
+    .macro SECOND row, base
+    PUT_ROW \row, \base, lr, lr, 0
+    .endm
+    add r12, r9
+    FIRST r4, r12
+    add r12, r12, r9, lsl #1
+    SECOND r3, r12
+    FIRST r0, r8
+    add r12, r8, r9, lsl #1
+    SECOND r1, r12
+    add r0, r6
+    add r1, r6
+    add r2, r6
+    add r3, r6
+    add r4, r6
+    adds r8, #16
+    subs r7, #1
+    bne 1b
+    LEAVE
+    .size picodream_helium_strided_input, . - picodream_helium_strided_input
+
+// Four pairs of input channels of one position, in q2 to q5, by the weights of one pair of output channels at r3; r7: its sums.
+.macro PAIR tiles, first
+    .if \first
+    vld20.32 {{q0, q1}}, [r3]
+    vld21.32 {{q0, q1}}, [r3]
+    vmladav.s16 r0, q0, q2
+    vmladav.s16 r8, q1, q2
+    vmladav.s16 r2, q0, q3
+    vmladav.s16 r10, q1, q3
+    vmladav.s16 r4, q0, q4
+    vmladav.s16 r12, q1, q4
+    .if \tiles == 4
+    vmladav.s16 r6, q0, q5
+    vmladav.s16 lr, q1, q5
+    .endif
+    .else
+    ldm r7, {{r0, r2, r4, r6, r8, r10, r12, lr}}
+    vld20.32 {{q0, q1}}, [r3]
+    vld21.32 {{q0, q1}}, [r3]
+    MAC 0, q0, q1, q2
+    MAC 1, q0, q1, q3
+    MAC 2, q0, q1, q4
+    .if \tiles == 4
+    MAC 3, q0, q1, q5
+    .endif
+    .endif
+    add r3, r9
+    stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}
+.endm
+
+// All pairs of output channels, four at a time; the first time some of them are left out.
+.macro PAIRS tiles, first
+    vld40.32 {{q2, q3, q4, q5}}, [r1]
+    vld41.32 {{q2, q3, q4, q5}}, [r1]
+    vld42.32 {{q2, q3, q4, q5}}, [r1]
+    vld43.32 {{q2, q3, q4, q5}}, [r1]!
+    ldrd r5, r0, [r11, #STRIDED_FOURS]
+    tbb [pc, r0]
+10:
+    .byte (11f - 10b) / 2, (12f - 10b) / 2, (13f - 10b) / 2, (14f - 10b) / 2
+11:
+    PAIR \tiles, \first
+12:
+    PAIR \tiles, \first
+13:
+    PAIR \tiles, \first
+14:
+    PAIR \tiles, \first
+    subs r5, #1
+    bne 11b
+.endm
+
+// Strided, by its words.
+.equ STRIDED_TILES, 0
+.equ STRIDED_SUMS, 4
+.equ STRIDED_WEIGHT, 8
+.equ STRIDED_PAIR_STEP, 16
+.equ STRIDED_QUADS, 20
+.equ STRIDED_GROUP, 24
+.equ STRIDED_FOURS, 28
+.equ STRIDED_ACC, 36
+.equ STRIDED_CHANNELS, 40
+
+// fn(job: &Strided): the sums of all pairs of output channels and \tiles tiles: by nine groups of positions, whose products have
+// the same outputs; then the outputs. Frame: next position, weights of the next four pairs of channels, fours left, flags.
+.macro STRIDED name, tiles
+    .section .text.\name, "ax", %progbits
+    .p2align 2
+    .global \name
+    .type \name, %function
+    .thumb_func
+\name:
+    ENTER
+    sub sp, #16
+    mov r11, r0
+    ldrd r1, r7, [r11, #STRIDED_TILES]
+    ldr r9, [r11, #STRIDED_PAIR_STEP]
+    adr r0, 50f
+20:
+    ldrb r2, [r0], #1
+    str r0, [sp]
+    and r4, r2, #15
+    ldrd r6, r8, [r11, #STRIDED_WEIGHT]
+    mla r3, r4, r8, r6
+    ldr r4, [r11, #STRIDED_QUADS]
+    strd r3, r4, [sp, #4]
+    str r2, [sp, #12]
+    lsls r2, r2, #24
+    bpl 22f
+    PAIRS \tiles, 1
+21:
+    ldrd r3, r4, [sp, #4]
+    subs r4, #1
+    beq 23f
+    ldr r0, [r11, #STRIDED_GROUP]
+    subs r7, r7, r0
+    adds r3, #32
+    strd r3, r4, [sp, #4]
+22:
+    PAIRS \tiles, 0
+    b 21b
+23:
+    // Bit 6 to the carry: the last of a group; bit 5 to the sign: of all.
+    ldr r2, [sp, #12]
+    ldr r0, [r11, #STRIDED_GROUP]
+    lsls r2, r2, #26
+    it cc
+    subcc r7, r7, r0
+    ldr r0, [sp]
+    bpl 20b
+    // Groups by rows and columns of outputs: 0 is the first's alone, 1 both ones', 2 the second's.
+    ldrd r9, r12, [r11, #STRIDED_ACC]
+    mov lr, r12
+    add r10, r9, r12, lsl #5
+    ldr r12, [r11, #STRIDED_GROUP]
+    ldr r0, [r11, #STRIDED_SUMS]
+    add r1, r0, r12
+    add r2, r1, r12
+    add r3, r2, r12
+    add r4, r3, r12
+    add r5, r4, r12
+    add r6, r5, r12
+    add r7, r6, r12
+    add r8, r7, r12
+    dls lr, lr
+30:
+    vldrw.u32 q0, [r4], #16
+    vldrw.u32 q1, [r1], #16
+    vldrw.u32 q2, [r7], #16
+    vadd.i32 q1, q1, q0
+    vadd.i32 q2, q2, q0
+    vldrw.u32 q0, [r3], #16
+    vldrw.u32 q3, [r5], #16
+    vadd.i32 q4, q1, q0
+    vadd.i32 q5, q1, q3
+    vadd.i32 q6, q2, q0
+    vadd.i32 q7, q2, q3
+    vldrw.u32 q0, [r0], #16
+    vadd.i32 q4, q4, q0
+    vldrw.u32 q0, [r2], #16
+    vadd.i32 q5, q5, q0
+    vldrw.u32 q0, [r6], #16
+    vadd.i32 q6, q6, q0
+    vldrw.u32 q0, [r8], #16
+    vadd.i32 q7, q7, q0
+    vst20.32 {{q4, q5}}, [r9]
+    vst21.32 {{q4, q5}}, [r9]!
+    vst20.32 {{q6, q7}}, [r10]
+    vst21.32 {{q6, q7}}, [r10]!
+    le lr, 30b
+    add sp, #16
+    LEAVE
+    .p2align 2
+50:
+    // Which sum of weights each position is multiplied by; 128: the first of its group, 64: the last one, 32: of all.
+    .byte 128 + 0, 1, 4, 64 + 5, 128 + 2, 64 + 6, 128 + 3, 1, 7, 64 + 5
+    .byte 128 + 8, 64 + 9, 192 + 10, 128 + 11, 64 + 9
+    .byte 128 + 12, 13, 4, 64 + 5, 128 + 14, 64 + 6, 128 + 15, 13, 7, 96 + 5
+    .p2align 2
+    .size \name, . - \name
+.endm
+
+STRIDED picodream_helium_strided_4, 4
+STRIDED picodream_helium_strided_3, 3
