@@ -78,8 +78,11 @@ impl<'a> Elements<'a> {
 }
 
 /// The elements of a tensor, written as f32.
-pub(crate) enum ElementsMut<'a> {
+#[derive(Debug)]
+pub enum ElementsMut<'a> {
+    /// Halves.
     F16(&'a mut [half::f16]),
+    /// Floats.
     F32(&'a mut [f32]),
 }
 

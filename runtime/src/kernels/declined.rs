@@ -1,7 +1,10 @@
 //! Loops that not every back end has: here every one is declined, and the smaller loops do the work.
 #![allow(dead_code, reason = "each back end lacks others of them")]
 
-use super::{Feed, FeedTarget, Finish, Mix, Residual, RowSource, Taps};
+use core::convert::Infallible;
+use core::marker::PhantomData;
+
+use super::{Feed, FeedTarget, Finish, Geometry, Mix, Residual, RowSource, Taps};
 use crate::tensor::ElementsMut;
 
 /// Direct weights in an order of the back end's own: there is none.
@@ -31,6 +34,32 @@ pub(crate) fn direct_row(
     _sums: &mut [f32],
 ) -> bool {
     false
+}
+
+/// A 1×1 convolution that a loop from inputs to outputs fits: there is none.
+#[derive(Debug)]
+pub struct Point<'a>(Infallible, PhantomData<&'a [u8]>);
+
+impl<'a> Point<'a> {
+    /// With direct weights, and a scale and a bias of each output channel.
+    #[must_use]
+    pub fn new(_weight: &'a [u8], _geometry: Geometry, _scale: &'a [[u8; 4]], _bias: &'a [f32]) -> Option<Self> {
+        None
+    }
+
+    /// The first outputs of a row, all channels: the sums of [`super::direct`], stored as by [`super::finish`] or, without
+    /// residual and statistics, as f32; `acc` is scratch.
+    pub fn row(
+        &self,
+        _row: &[i16],
+        _pixels: usize,
+        _residual: Residual<'_>,
+        _out: ElementsMut<'_>,
+        _sums: &mut [f32],
+        _acc: &mut [i32],
+    ) -> bool {
+        match self.0 {}
+    }
 }
 
 /// Quantises a row of halves, every pixel twice, side by side.

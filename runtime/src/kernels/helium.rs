@@ -15,12 +15,15 @@ mod ends;
 mod mix;
 #[path = "helium/narrow.rs"]
 mod narrow;
+#[path = "helium/point.rs"]
+mod point;
 #[path = "helium/strided.rs"]
 mod strided;
 
 pub use ends::{clear, feed, finish};
 pub use mix::dots;
 pub use narrow::narrow;
+pub use point::Point;
 pub use strided::{strided_input, strided_products};
 
 pub(crate) use {ends::feed_row, mix::mix};

@@ -34,6 +34,8 @@ pub use geometry::Geometry;
 #[cfg(not(any(picodream_backend = "helium", all(picodream_backend = "plain", picodream_baseline))))]
 pub use portable::{strided_input, strided_products};
 
+pub use crate::tensor::ElementsMut;
+
 // Larger loops, which computers have (and cores with DSP and FPU two of them); each says `false` when it leaves the
 // work to the smaller ones.
 mod declined;
@@ -51,7 +53,7 @@ pub(crate) use backend::feed_row;
 #[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
 use backend::mix as own_mix;
 #[cfg(picodream_backend = "helium")]
-pub use backend::winograd_eight;
+pub use backend::{Point, winograd_eight};
 #[cfg(all(picodream_backend = "dsp", target_abi = "eabihf"))]
 pub use backend::{add_and_clear, feed_doubled};
 #[cfg(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")))]
@@ -61,7 +63,7 @@ pub(crate) use declined::feed_row;
 #[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
 use declined::mix as own_mix;
 #[cfg(not(picodream_backend = "helium"))]
-pub use declined::winograd_eight;
+pub use declined::{Point, winograd_eight};
 #[cfg(not(all(picodream_backend = "dsp", target_abi = "eabihf")))]
 pub use declined::{add_and_clear, feed_doubled};
 #[cfg(not(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf"))))]

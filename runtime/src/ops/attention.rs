@@ -8,7 +8,7 @@ use super::finish::{Block, Output, dequantise};
 use super::norm::{Statistics, affine};
 use super::{Context, Source};
 use crate::blob::{AttentionOp, AttentionScratch, BLOCK_PIXELS, QUERY_PIXELS, TensorRecord};
-use crate::kernels::{self, Finish, Geometry, Mix, Prepared, Residual, Taps};
+use crate::kernels::{self, Finish, Geometry, Mix, Point, Prepared, Residual, Taps};
 use crate::math;
 use crate::quant::Quantiser;
 use crate::tensor::{CHUNK, Elements, ElementsMut, Floats, f32s, f32s_mut, i16s_mut, split};
@@ -54,6 +54,7 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
         bias,
         statistics: Statistics::new(f32s_mut(out_sums), row_sums),
     };
+    let point = Point::new(array(data.proj_weight), geometry(channels), output.scale, output.bias);
     let quantisers = [op.inv_scale_in, op.inv_scale_proj].map(|scale| Quantiser::new(false, scale, op.qmax));
     for y in 0..height {
         for x in (0..width).step_by(QUERY_PIXELS) {
@@ -65,7 +66,11 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
             mix(&mut work, kv, usize::from(op.heads), (channels, height * width), pixels);
             feed_block(Elements::F32(work.query), 0, size, &[], quantisers[1], work.row);
             let block = Block { acc: &[], pixel, pixels, channel: 0, channels, row: 0 };
-            if !output.direct_row(&prepared, &taps(channels, work.row), &block) {
+            let done = match &point {
+                Some(point) => output.point_row(point, work.row, &block, bytemuck::cast_slice_mut(work.scores)),
+                None => output.direct_row(&prepared, &taps(channels, work.row), &block),
+            };
+            if !done {
                 let acc = bytemuck::cast_slice_mut(work.scores);
                 kernels::direct(&taps(channels, work.row), array(data.proj_weight), 0, pixels, acc);
                 output.finish(&Block { acc, ..block });
@@ -77,14 +82,18 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
 
 /// One block of a row as a 1×1 convolution takes it.
 fn taps(channels: usize, row: &[i16]) -> Taps<'_> {
-    let geometry = Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS };
-    Taps { rows: [Some(row), None, None], geometry }
+    Taps { rows: [Some(row), None, None], geometry: geometry(channels) }
+}
+
+fn geometry(channels: usize) -> Geometry {
+    Geometry { kernel: 1, stride: 1, pairs: channels.div_ceil(2), columns: BLOCK_PIXELS }
 }
 
 /// The projection that makes queries.
 struct Queries<'m> {
     weight: &'m [u8],
     prepared: Prepared,
+    point: Option<Point<'m>>,
     scale: &'m [u8],
     bias: Floats<'m>,
     channels: usize,
@@ -92,7 +101,9 @@ struct Queries<'m> {
 
 impl<'m> Queries<'m> {
     fn new(weight: &'m [u8], scale: &'m [u8], bias: &'m [u8], channels: usize) -> Self {
-        let mut queries = Self { weight, prepared: Prepared::new(), scale, bias: Floats::new(bias), channels };
+        let floats = bytemuck::try_cast_slice(bias).unwrap_or(&[]);
+        let point = Point::new(weight, geometry(channels), scale.as_chunks().0, floats);
+        let mut queries = Self { weight, prepared: Prepared::new(), point, scale, bias: Floats::new(bias), channels };
         kernels::prepare(weight, channels, &mut queries.prepared);
         queries
     }
@@ -101,6 +112,12 @@ impl<'m> Queries<'m> {
     fn project(&self, work: &mut Work<'_>, pixels: usize) {
         let taps = taps(self.channels, work.row);
         let query = &mut work.query[..pixels * self.channels];
+        let acc = bytemuck::cast_slice_mut(work.scores);
+        if let Some(point) = &self.point
+            && point.row(work.row, pixels, Residual::None, ElementsMut::F32(query), &mut [], acc)
+        {
+            return;
+        }
         if self.prepared.is_ready() {
             let bias = &mut work.scores[..self.channels];
             bias.iter_mut().zip(self.bias.iter_from(0)).for_each(|(slot, bias)| *slot = bias);

@@ -11,7 +11,7 @@ use crate::blob::{
     Algorithm, BLOCK_PIXELS, ConvData, ConvOp, Expansion, Region, STRIDED_PAIRS, TensorRecord, Transform, WeightFormat,
     direct_bytes, unpack_nibbles, winograd_bytes,
 };
-use crate::kernels::{self, Prepared, Taps};
+use crate::kernels::{self, Point, Prepared, Taps};
 use crate::quant::Quantiser;
 use crate::tensor::{Elements, ElementsMut, Floats, f32s, f32s_mut, i16s_mut, i32s_mut, split};
 
@@ -236,6 +236,7 @@ impl Work<'_> {
     fn direct(&mut self, op: &ConvOp) {
         let mut prepared = Prepared::new();
         kernels::prepare(self.weights.stored, self.cout, &mut prepared);
+        let point = Point::new(self.weights.stored, self.feed.geometry(), self.output.scale, self.output.bias);
         let (kernel, stride, shift) = (usize::from(op.kernel), usize::from(op.stride), u32::from(op.upsample));
         for y in 0..self.height {
             let mut slots = [None; 3];
@@ -247,7 +248,10 @@ impl Work<'_> {
             let taps = Taps { rows, geometry: self.feed.geometry() };
             let row =
                 Block { acc: &[], pixel: y * self.width, pixels: self.width, channel: 0, channels: self.cout, row: 0 };
-            let done = prepared.is_ready() && self.output.direct_row(&prepared, &taps, &row);
+            let done = match (&point, rows[0]) {
+                (Some(point), Some(inputs)) => self.output.point_row(point, inputs, &row, self.acc),
+                _ => prepared.is_ready() && self.output.direct_row(&prepared, &taps, &row),
+            };
             for x in (0..self.width).step_by(BLOCK_PIXELS).take_while(|_| !done) {
                 let pixels = BLOCK_PIXELS.min(self.width - x);
                 kernels::direct(&taps, self.weights.stored, x, pixels, self.acc);

@@ -3,7 +3,7 @@
 use super::Source;
 use super::norm::Statistics;
 use crate::blob::BLOCK_PIXELS;
-use crate::kernels::{self, Finish, Prepared, Residual, Taps, portable};
+use crate::kernels::{self, Finish, Point, Prepared, Residual, Taps, portable};
 use crate::tensor::{CHUNK, Elements, ElementsMut, Floats};
 
 /// The output of an operator as it is being written.
@@ -66,13 +66,16 @@ impl Output<'_> {
     pub(super) fn direct_row(&mut self, prepared: &Prepared, taps: &Taps<'_>, block: &Block<'_>) -> bool {
         let (finish, first) = self.parts(block);
         let sums = self.statistics.row_mut(block.row, block.channel..block.channel + block.channels);
-        let Some(residual) = halves(self.residual, first) else { return false };
-        let out = match &mut self.out {
-            ElementsMut::F16(out) => ElementsMut::F16(&mut out[first..]),
-            ElementsMut::F32(out) if matches!(residual, Residual::None) => ElementsMut::F32(&mut out[first..]),
-            ElementsMut::F32(_) => return false,
-        };
+        let Some((residual, out)) = storages(self.residual, &mut self.out, first) else { return false };
         kernels::direct_row(prepared, taps, &finish, residual, out, sums)
+    }
+
+    /// The same of a 1×1 convolution that a loop fits: some pixels of a row, all channels; `acc` is scratch.
+    pub(super) fn point_row(&mut self, point: &Point<'_>, row: &[i16], block: &Block<'_>, acc: &mut [i32]) -> bool {
+        let first = block.pixel * self.scale.len();
+        let sums = self.statistics.row_mut(0, 0..self.scale.len());
+        let Some((residual, out)) = storages(self.residual, &mut self.out, first) else { return false };
+        point.row(row, block.pixels, residual, out, sums, acc)
     }
 
     /// A block as the loops take it, and where in the output it begins.
@@ -111,6 +114,23 @@ fn fast(
     let ElementsMut::F16(out) = out else { return false };
     let Some(residual) = halves(residual, first) else { return false };
     kernels::finish(finish, residual, &mut out[first..], sums)
+}
+
+/// Residual and output from an element on; `None` for storages that no loop for whole rows has.
+#[inline(always)]
+fn storages<'s>(
+    residual: Option<Source<'s>>,
+    out: &'s mut ElementsMut<'_>,
+    first: usize,
+) -> Option<(Residual<'s>, ElementsMut<'s>)> {
+    let residual = halves(residual, first)?;
+    match out {
+        ElementsMut::F16(out) => Some((residual, ElementsMut::F16(&mut out[first..]))),
+        ElementsMut::F32(out) if matches!(residual, Residual::None) => {
+            Some((residual, ElementsMut::F32(&mut out[first..])))
+        }
+        ElementsMut::F32(_) => None,
+    }
 }
 
 /// A residual of halves, or none at all; `None` for one of another storage.

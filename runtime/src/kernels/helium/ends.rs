@@ -14,7 +14,7 @@ use crate::quant::{Quantiser, SILU_TABLE};
 use crate::tensor::Elements;
 
 // The assembler of module text does not know the target's CPU.
-global_asm!(".cpu cortex-m55", include_str!("finish.s"), include_str!("feed.s"));
+global_asm!(".cpu cortex-m55", include_str!("finish.s"), include_str!("point.s"), include_str!("feed.s"));
 
 /// What the loops of a row's runs of pixels are told; the assembler knows the order.
 #[repr(C)]
@@ -195,12 +195,7 @@ pub fn finish(block: &Finish<'_>, residual: Residual<'_>, out: &mut [f16], sums:
     if !fits || !(1..=BLOCK_PIXELS).contains(&pixels) || !block.scale.as_ptr().cast::<u32>().is_aligned() {
         return false;
     }
-    let from = match residual {
-        Residual::None => core::ptr::null(),
-        Residual::InPlace => out.as_ptr(),
-        Residual::Elsewhere(halves) if halves.len() >= end => halves.as_ptr(),
-        Residual::Elsewhere(_) => return false,
-    };
+    let Some(from) = first(residual, out, end) else { return false };
     let words =
         block.pitch.is_multiple_of(2) && from.cast::<u32>().is_aligned() && out.as_ptr().cast::<u32>().is_aligned();
     let pair = channels == 2 && words;
@@ -233,9 +228,20 @@ pub fn finish(block: &Finish<'_>, residual: Residual<'_>, out: &mut [f16], sums:
     true
 }
 
+/// The residual's first element, null without one; `None` when it has less than `end`.
+#[inline(always)]
+pub(super) fn first(residual: Residual<'_>, out: &[f16], end: usize) -> Option<*const f16> {
+    match residual {
+        Residual::None => Some(core::ptr::null()),
+        Residual::InPlace => Some(out.as_ptr()),
+        Residual::Elsewhere(halves) => (halves.len() >= end).then_some(halves.as_ptr()),
+    }
+}
+
 /// Whether no result depends on a subnormal number: every scale is at least 2⁻⁴⁰, so that neither a product nor what a bias
 /// leaves of it is subnormal, and no bias is.
-fn normal(block: &Finish<'_>) -> bool {
+#[inline(always)]
+pub(super) fn normal(block: &Finish<'_>) -> bool {
     let channels = block.scale.len();
     if channels.is_multiple_of(4) {
         // SAFETY: as many scales and biases are read as there are channels.

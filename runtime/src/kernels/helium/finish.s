@@ -1,9 +1,14 @@
 // From sums to f16: scale, bias, residual, rounding; and the sums of what was stored.
 
-// q4, q5 = f32 of the sums in q4, q5, scaled by \s4, \s5 plus \b4, \b5 (vectors or core registers).
-.macro SCALE s4, s5, b4, b5
+// q4, q5 = f32 of the sums in q4, q5, scaled by \s4, \s5 plus \b4, \b5 (vectors or core registers). \fraction: bits of the sums in
+// q5 behind the point, none if left out.
+.macro SCALE s4, s5, b4, b5, fraction
     vcvt.f32.s32 q4, q4
+    .ifb \fraction
     vcvt.f32.s32 q5, q5
+    .else
+    vcvt.f32.s32 q5, q5, #\fraction
+    .endif
     vmul.f32 q4, q4, \s4
     vmul.f32 q5, q5, \s5
     vadd.f32 q4, q4, \b4
@@ -32,6 +37,32 @@
     le lr, 1b
 .endm
 
+// Eight channels of r12 pixels, r5 bytes apart from r7 on: their sums and those of their squares, to r0, pixels in order.
+.macro STATISTICS
+    vld40.32 {{q0, q1, q2, q3}}, [r0]
+    vld41.32 {{q0, q1, q2, q3}}, [r0]
+    vld42.32 {{q0, q1, q2, q3}}, [r0]
+    vld43.32 {{q0, q1, q2, q3}}, [r0]
+    mov r1, r7
+    dls lr, r12
+1:
+    vldrh.u16 q5, [r1]
+    vcvtb.f32.f16 q4, q5
+    vcvtt.f32.f16 q5, q5
+    vadd.f32 q0, q0, q4
+    vmul.f32 q4, q4, q4
+    vadd.f32 q2, q2, q5
+    vmul.f32 q5, q5, q5
+    vadd.f32 q1, q1, q4
+    vadd.f32 q3, q3, q5
+    add r1, r5
+    le lr, 1b
+    vst40.32 {{q0, q1, q2, q3}}, [r0]
+    vst41.32 {{q0, q1, q2, q3}}, [r0]
+    vst42.32 {{q0, q1, q2, q3}}, [r0]
+    vst43.32 {{q0, q1, q2, q3}}, [r0]!
+.endm
+
 // fn(&Ends): groups of eight channels. Ends: acc, out, residual or null, scale, bias, pitch in bytes, pixels, groups, sums or
 // null: of eight channels and of their squares, pixels in order.
     .section .text.picodream_helium_finish, "ax", %progbits
@@ -57,8 +88,7 @@ picodream_helium_finish:
     vld21.32 {{q2, q3}}, [r10]!
     mov r1, r7
     dls lr, r12
-    mov r2, r8
-    cmp r8, #0
+    movs r2, r8
     beq 13f
     PIXELS 1
     add r8, #16
@@ -67,28 +97,7 @@ picodream_helium_finish:
     PIXELS 0
 14:
     cbz r0, 15f
-    vld40.32 {{q0, q1, q2, q3}}, [r0]
-    vld41.32 {{q0, q1, q2, q3}}, [r0]
-    vld42.32 {{q0, q1, q2, q3}}, [r0]
-    vld43.32 {{q0, q1, q2, q3}}, [r0]
-    mov r1, r7
-    dls lr, r12
-1:
-    vldrh.u16 q5, [r1]
-    vcvtb.f32.f16 q4, q5
-    vcvtt.f32.f16 q5, q5
-    vadd.f32 q0, q0, q4
-    vmul.f32 q4, q4, q4
-    vadd.f32 q2, q2, q5
-    vmul.f32 q5, q5, q5
-    vadd.f32 q1, q1, q4
-    vadd.f32 q3, q3, q5
-    add r1, r5
-    le lr, 1b
-    vst40.32 {{q0, q1, q2, q3}}, [r0]
-    vst41.32 {{q0, q1, q2, q3}}, [r0]
-    vst42.32 {{q0, q1, q2, q3}}, [r0]
-    vst43.32 {{q0, q1, q2, q3}}, [r0]!
+    STATISTICS
 15:
     add r6, #256
     adds r7, #16
