@@ -14,7 +14,7 @@ const MAX_PAIRS: usize = 14;
 const MAX_COLUMNS: usize = 26;
 
 /// Any finite half, or for some cases anything at all, infinities and NaN included.
-fn half(chance: &mut Chance, anything: bool) -> f16 {
+pub fn half(chance: &mut Chance, anything: bool) -> f16 {
     let bits = chance.bits() as u16;
     f16::from_bits(if anything || bits & 0x7c00 != 0x7c00 { bits } else { bits & 0x83ff })
 }
@@ -126,7 +126,7 @@ pub fn finish(index: u64) -> Result<(), usize> {
 }
 
 /// Adds the residual and stores, as an output in f16 does.
-fn store(residual: Residual<'_>, at: usize, values: &mut [f32], out: &mut [f16]) {
+pub fn store(residual: Residual<'_>, at: usize, values: &mut [f32], out: &mut [f16]) {
     for (i, value) in values.iter_mut().enumerate() {
         let slot = &mut out[at + i];
         *value += match residual {
@@ -140,6 +140,6 @@ fn store(residual: Residual<'_>, at: usize, values: &mut [f32], out: &mut [f16])
 }
 
 /// The bits, with one NaN for all.
-fn comparable(x: f32) -> u32 {
+pub fn comparable(x: f32) -> u32 {
     if x.is_nan() { u32::MAX } else { x.to_bits() }
 }

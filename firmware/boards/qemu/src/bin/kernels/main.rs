@@ -4,6 +4,7 @@
 
 mod chance;
 mod ends;
+mod point;
 mod rest;
 mod sums;
 
@@ -34,6 +35,8 @@ const CHECKS: [Check; 14] = [
     ("strided_input", sums::strided_input, 150),
     ("strided_products", sums::strided_products, 150),
     ("expand", sums::expand, 200),
+    ("point", point::halves, 400),
+    ("point to floats", point::floats, 150),
     ("clear", ends::clear, 100),
     ("feed", ends::feed, 400),
     ("finish", ends::finish, 400),
