@@ -25,11 +25,11 @@ struct Strided {
     tiles: *const i16,
     sums: *mut i32,
     weight: *const u8,
-    /// Bytes from one sum of weights to the next, and from one pair of output channels to the next.
+    /// Bytes from one sum of weights to the next, and from where a pair of output channels' are left to the next one's.
     weight_step: usize,
     pair_step: usize,
-    /// Pairs of input channels by four.
-    quads: usize,
+    /// Pairs of input channels by four, or for three tiles by eight.
+    turns: usize,
     /// Bytes of the sums of all output channels.
     group_bytes: usize,
     /// How often four pairs of output channels, and how many of those the first time leaves out.
@@ -72,14 +72,18 @@ pub fn strided_products(tiles: &[i16], pairs: usize, weight: &[u8], pixels: usiz
     if !fits || pairs == 0 || out_pairs == 0 || !pairs.is_multiple_of(4) || !aligned(tiles, weight) {
         return portable::strided_products(tiles, pairs, weight, pixels, sums, acc);
     }
-    let run = if pixels > 6 { picodream_helium_strided_4 } else { picodream_helium_strided_3 };
+    let (run, quads, left): (unsafe extern "C" fn(&Strided), _, _) = if pixels <= 6 && pairs.is_multiple_of(8) {
+        (picodream_helium_strided_3, 2, 32)
+    } else {
+        (picodream_helium_strided_4, 1, 0)
+    };
     let job = Strided {
         tiles: tiles.as_ptr(),
         sums: sums.as_mut_ptr(),
         weight: weight.as_ptr(),
         weight_step: 8 * pairs,
-        pair_step: 128 * pairs,
-        quads: pairs / 4,
+        pair_step: 128 * pairs - left,
+        turns: pairs / 4 / quads,
         group_bytes: 32 * out_pairs,
         fours: out_pairs.div_ceil(4),
         left_out: out_pairs.wrapping_neg() % 4,

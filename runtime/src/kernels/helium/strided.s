@@ -95,54 +95,74 @@ picodream_helium_strided_input:
     LEAVE
     .size picodream_helium_strided_input, . - picodream_helium_strided_input
 
-// Four pairs of input channels of one position, in q2 to q5, by the weights of one pair of output channels at r3; r7: its sums.
-.macro PAIR tiles, first
-    .if \first
-    vld20.32 {{q0, q1}}, [r3]
-    vld21.32 {{q0, q1}}, [r3]
-    vmladav.s16 r0, q0, q2
-    vmladav.s16 r8, q1, q2
-    vmladav.s16 r2, q0, q3
-    vmladav.s16 r10, q1, q3
-    vmladav.s16 r4, q0, q4
-    vmladav.s16 r12, q1, q4
+// The products of three or four tiles' inputs by the weights in q0 (even channel) and q1 (odd one), added up by \op.
+.macro TILES op, tiles, x0, x1, x2, x3
+    \op r0, q0, \x0
+    \op r8, q1, \x0
+    \op r2, q0, \x1
+    \op r10, q1, \x1
+    \op r4, q0, \x2
+    \op r12, q1, \x2
     .if \tiles == 4
-    vmladav.s16 r6, q0, q5
-    vmladav.s16 lr, q1, q5
+    \op r6, q0, \x3
+    \op lr, q1, \x3
     .endif
-    .else
+.endm
+
+// One pair of output channels, weights at r3, sums at r7, which \op begins or goes on with: four pairs of input channels of four
+// tiles in q2 to q5, or eight of three tiles in q4, q2, q3 and q7, q5, q6.
+.macro PAIR op, tiles, first
+    .ifeq \first
     ldm r7, {{r0, r2, r4, r6, r8, r10, r12, lr}}
-    vld20.32 {{q0, q1}}, [r3]
-    vld21.32 {{q0, q1}}, [r3]
-    MAC 0, q0, q1, q2
-    MAC 1, q0, q1, q3
-    MAC 2, q0, q1, q4
-    .if \tiles == 4
-    MAC 3, q0, q1, q5
     .endif
+    .if \tiles == 4
+    NEIGHBOURS q0, q1, r3
+    TILES \op, 4, q2, q3, q4, q5
+    .else
+    vld20.32 {{q0, q1}}, [r3]
+    vld21.32 {{q0, q1}}, [r3]!
+    TILES \op, 3, q4, q2, q3
+    NEIGHBOURS q0, q1, r3
+    TILES vmladava.s16, 3, q7, q5, q6
     .endif
     add r3, r9
     stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}
 .endm
 
+// Four pairs of input channels of four tiles.
+.macro LOAD_FOUR from, x0, x1, x2, x3
+    vld40.32 {{\x0, \x1, \x2, \x3}}, [\from]
+    vld41.32 {{\x0, \x1, \x2, \x3}}, [\from]
+    vld42.32 {{\x0, \x1, \x2, \x3}}, [\from]
+    vld43.32 {{\x0, \x1, \x2, \x3}}, [\from]
+.endm
+
 // All pairs of output channels, four at a time; the first time some of them are left out.
-.macro PAIRS tiles, first
-    vld40.32 {{q2, q3, q4, q5}}, [r1]
-    vld41.32 {{q2, q3, q4, q5}}, [r1]
-    vld42.32 {{q2, q3, q4, q5}}, [r1]
-    vld43.32 {{q2, q3, q4, q5}}, [r1]!
+.macro PAIRS op, tiles, first
+    .if \tiles == 4
+    LOAD_FOUR r1, q2, q3, q4, q5
+    adds r1, #64
+    .else
+    // The fourth tile's vector is the first one's, so that weights have theirs.
+    add r0, r1, #64
+    LOAD_FOUR r0, q4, q5, q6, q7
+    vmov q7, q4
+    LOAD_FOUR r1, q1, q2, q3, q4
+    vmov q4, q1
+    adds r1, #128
+    .endif
     ldrd r5, r0, [r11, #STRIDED_FOURS]
     tbb [pc, r0]
 10:
     .byte (11f - 10b) / 2, (12f - 10b) / 2, (13f - 10b) / 2, (14f - 10b) / 2
 11:
-    PAIR \tiles, \first
+    PAIR \op, \tiles, \first
 12:
-    PAIR \tiles, \first
+    PAIR \op, \tiles, \first
 13:
-    PAIR \tiles, \first
+    PAIR \op, \tiles, \first
 14:
-    PAIR \tiles, \first
+    PAIR \op, \tiles, \first
     subs r5, #1
     bne 11b
 .endm
@@ -152,14 +172,14 @@ picodream_helium_strided_input:
 .equ STRIDED_SUMS, 4
 .equ STRIDED_WEIGHT, 8
 .equ STRIDED_PAIR_STEP, 16
-.equ STRIDED_QUADS, 20
+.equ STRIDED_TURNS, 20
 .equ STRIDED_GROUP, 24
 .equ STRIDED_FOURS, 28
 .equ STRIDED_ACC, 36
 .equ STRIDED_CHANNELS, 40
 
 // fn(job: &Strided): the sums of all pairs of output channels and \tiles tiles: by nine groups of positions, whose products have
-// the same outputs; then the outputs. Frame: next position, weights of the next four pairs of channels, fours left, flags.
+// the same outputs; then the outputs. Frame: next position, weights of the turn's pairs of channels, turns left, flags.
 .macro STRIDED name, tiles
     .section .text.\name, "ax", %progbits
     .p2align 2
@@ -179,22 +199,26 @@ picodream_helium_strided_input:
     and r4, r2, #15
     ldrd r6, r8, [r11, #STRIDED_WEIGHT]
     mla r3, r4, r8, r6
-    ldr r4, [r11, #STRIDED_QUADS]
+    ldr r4, [r11, #STRIDED_TURNS]
     strd r3, r4, [sp, #4]
     str r2, [sp, #12]
     lsls r2, r2, #24
     bpl 22f
-    PAIRS \tiles, 1
+    PAIRS vmladav.s16, \tiles, 1
 21:
     ldrd r3, r4, [sp, #4]
     subs r4, #1
     beq 23f
     ldr r0, [r11, #STRIDED_GROUP]
     subs r7, r7, r0
+    .if \tiles == 4
     adds r3, #32
+    .else
+    adds r3, #64
+    .endif
     strd r3, r4, [sp, #4]
 22:
-    PAIRS \tiles, 0
+    PAIRS vmladava.s16, \tiles, 0
     b 21b
 23:
     // Bit 6 to the carry: the last of a group; bit 5 to the sign: of all.
