@@ -5,8 +5,11 @@
 //!
 //! - **direct** \[cout / 2\]\[ky\]\[cp\]\[kx\] words; a halfword is 256 · w(odd output channel) + w(even output channel).
 //! - **winograd** \[cout / 2\]\[16\]\[cp\]\[2 output channels\] words of i16: U = 4 · G·g·Gᵀ.
-//! - **strided** as winograd, the sixteen sums being those of stride 2: w₀, w₁, w₀ + w₂ and w₂ in rows and in columns.
+//! - **strided** \[cout / 32\]\[16\]\[cp / 4\]\[16 pairs of output channels\]\[4 cp\]\[2 output channels\] words of i16, the last
+//!   sixteen and the last four being as many as there are: sums w₀, w₁, w₀ + w₂ and w₂ in rows and in columns.
 //! - **phases** \[row parity\]\[column parity\]\[cout / 2\]\[2 rows\]\[cp\]\[2 columns\]\[2 output channels\] words of i16 sums of weights.
+
+use super::layout::STRIDED_PAIRS;
 
 /// Bytes of one word.
 const WORD: u64 = 4;
@@ -80,9 +83,28 @@ impl PlainWeights<'_> {
         self.transformed(Transform::Winograd).write(|o, ky, kx, c| self.get(o, ky, kx, c), out);
     }
 
-    /// Writes the strided weights of a 3×3 kernel at stride 2 over `out`, which holds [`winograd_bytes`].
+    /// Writes the strided weights of a 3×3 kernel at stride 2 over `out`, which holds [`winograd_bytes`]. Of two outputs, which
+    /// share an input: m = (x₀ − x₂)·w₀, x₁·w₁, x₂·(w₀ + w₂), (x₄ − x₂)·w₂, x₃·w₁, and y₀ = m₀ + m₁ + m₂, y₁ = m₂ + m₃ + m₄.
     pub fn pack_strided(&self, out: &mut [u8]) {
-        self.transformed(Transform::Strided).write(|o, ky, kx, c| self.get(o, ky, kx, c), out);
+        const SUMS: [&[usize]; 4] = [&[0], &[1], &[0, 2], &[2]];
+        let (out_pairs, in_pairs) = self.pairs();
+        let mut halfwords = out.as_chunks_mut::<2>().0.iter_mut();
+        for first in (0..out_pairs).step_by(STRIDED_PAIRS) {
+            let part = first..out_pairs.min(first + STRIDED_PAIRS);
+            for (rows, columns) in SUMS.into_iter().flat_map(|rows| SUMS.map(|columns| (rows, columns))) {
+                for quad in (0..in_pairs).step_by(4) {
+                    for (pair, cp) in
+                        part.clone().flat_map(|pair| (quad..in_pairs.min(quad + 4)).map(move |cp| (pair, cp)))
+                    {
+                        for (o, c) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                            let weight = |ky, kx| self.get(2 * pair + o, ky, kx, 2 * cp + c);
+                            let along = |ky: &usize| columns.iter().map(|kx| weight(*ky, *kx)).sum::<i32>();
+                            put(&mut halfwords, rows.iter().map(along).sum());
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Writes the phase weights of a 3×3 kernel behind nearest doubling over `out`, which holds [`phases_bytes`].
@@ -104,9 +126,6 @@ pub enum Transform {
     /// What each output parity sees of its 2×2 distinct inputs behind nearest doubling: even outputs {0} and {1, 2}, odd ones
     /// {0, 1} and {2}, in rows and in columns.
     Phases,
-    /// Of two outputs at stride 2, which share an input: m = (x₀ − x₂)·w₀, x₁·w₁, x₂·(w₀ + w₂), (x₄ − x₂)·w₂, x₃·w₁, and
-    /// y₀ = m₀ + m₁ + m₂, y₁ = m₂ + m₃ + m₄.
-    Strided,
 }
 
 impl Transform {
@@ -115,7 +134,6 @@ impl Transform {
         match self {
             Self::Winograd => [2 * a, a + b + c, a - b + c, 2 * c],
             Self::Phases => [a, b + c, a + b, c],
-            Self::Strided => [a, b, a + c, c],
         }
     }
 }
@@ -148,7 +166,7 @@ impl Expansion {
     pub(crate) const fn steps(&self) -> Steps {
         let pairs = self.in_pairs;
         match self.transform {
-            Transform::Winograd | Transform::Strided => {
+            Transform::Winograd => {
                 Steps { rows: [8 * pairs; 2], columns: [2 * pairs; 2], in_pair: 2, out_pair: 32 * pairs }
             }
             Transform::Phases => {
@@ -196,7 +214,7 @@ impl Expansion {
     }
 }
 
-/// The next halfword. 256 · w + w' of weights within ±127 fits.
+/// The next halfword. 256 · w + w' of weights within ±127 fits, and the sum of four.
 fn put<'a>(halfwords: &mut impl Iterator<Item = &'a mut [u8; 2]>, value: i32) {
     if let Some(slot) = halfwords.next() {
         *slot = (value as i16).to_le_bytes();

@@ -211,7 +211,6 @@ impl Case {
         let geometry = self.geometry(self.width);
         let mut packed = vec![0; winograd_bytes(self.cin as u32, self.cout as u32) as usize];
         self.plain().pack_strided(&mut packed);
-        assert_eq!(self.expanded(Transform::Strided, packed.len()), packed);
         let fed: Vec<Vec<i16>> = (0..5).map(|row| self.row(row, &geometry)).collect();
         let channels = self.cout.next_multiple_of(2);
         let mut tiles = vec![0; 200 * geometry.pairs];

@@ -285,8 +285,9 @@ pub const STRIDED_SUM: [usize; 5] = [0, 1, 2, 3, 1];
 
 /// The sums of all output channels for the four tiles of [`strided_input`]: acc\[row 0, 1\]\[channel\]\[8\].
 ///
-/// `weight` is the packed strided weights of some pairs of output channels, `pairs` the pairs of input channels; of the eight
-/// pixels only the first `pixels` must be computed; `sums` (\[9\]\[channel\]\[4\]) is scratch.
+/// `weight` is the packed strided weights of up to [`STRIDED_PAIRS`](crate::blob::STRIDED_PAIRS) pairs of output channels,
+/// `pairs` the pairs of input channels; of the eight pixels only the first `pixels` must be computed; `sums`
+/// (\[9\]\[channel\]\[4\]) is scratch.
 pub fn strided_products(
     tiles: &[i16],
     pairs: usize,
@@ -295,20 +296,21 @@ pub fn strided_products(
     _sums: &mut [i32],
     acc: &mut [i32],
 ) {
-    let (words, per_pair) = (weight.as_chunks::<4>().0, (32 * pairs).max(1));
-    let rows = acc.split_at_mut(2 * BLOCK_PIXELS * (words.len() / per_pair));
-    let outputs = rows.0.as_chunks_mut::<{ 2 * BLOCK_PIXELS }>().0.iter_mut();
-    let outputs = outputs.zip(rows.1.as_chunks_mut::<{ 2 * BLOCK_PIXELS }>().0);
-    for (words, (upper, lower)) in words.chunks_exact(per_pair).zip(outputs) {
-        (*upper, *lower) = ([0; 2 * BLOCK_PIXELS], [0; 2 * BLOCK_PIXELS]);
-        for (i, j) in (0..5).flat_map(|i| (0..5).map(move |j| (i, j))) {
-            let tiles = &tiles[strided_position(i, j) * 8 * pairs..][..8 * pairs];
-            let sum = 4 * STRIDED_SUM[i] + STRIDED_SUM[j];
-            let products = position(&words[sum * 2 * pairs..][..2 * pairs], tiles);
-            for (row, out) in [&mut *upper, &mut *lower].into_iter().enumerate() {
-                for column in (0..2).filter(|column| belongs(i, row) && belongs(j, *column)) {
-                    for (sum, product) in out.iter_mut().skip(column).step_by(2).zip(products.as_flattened()) {
-                        *sum = sum.wrapping_add(*product);
+    let words = weight.as_chunks::<4>().0;
+    let out_pairs = words.len() / (32 * pairs).max(1);
+    let acc = &mut acc[..4 * BLOCK_PIXELS * out_pairs];
+    acc.fill(0);
+    for (i, j) in (0..5).flat_map(|i| (0..5).map(move |j| (i, j))) {
+        let tiles = &tiles[strided_position(i, j) * 8 * pairs..][..8 * pairs];
+        let words = &words[(4 * STRIDED_SUM[i] + STRIDED_SUM[j]) * 2 * pairs * out_pairs..][..2 * pairs * out_pairs];
+        for (tiles, words) in tiles.chunks(32).zip(words.chunks(8 * out_pairs)) {
+            for (pair, words) in words.chunks(tiles.len() / 4).enumerate() {
+                let products = position(words, tiles);
+                for (row, column) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    let sums = &mut acc[(row * out_pairs + pair) * 2 * BLOCK_PIXELS..][..2 * BLOCK_PIXELS];
+                    if belongs(i, row) && belongs(j, column) {
+                        let sums = sums.iter_mut().skip(column).step_by(2);
+                        sums.zip(products.as_flattened()).for_each(|(sum, product)| *sum = sum.wrapping_add(*product));
                     }
                 }
             }

@@ -42,8 +42,6 @@ pub fn expand(expansion: &Expansion, direct: &[u8], out: &mut [u8]) {
     let run = match transform {
         Transform::Winograd => winograd,
         Transform::Phases => phases,
-        // Refused where there is DSP.
-        Transform::Strided => return,
     };
     for pair in 0..out_pairs {
         let mut job = Job {

@@ -25,15 +25,14 @@ struct Strided {
     tiles: *const i16,
     sums: *mut i32,
     weight: *const u8,
-    /// Bytes from one sum of weights to the next, and from where a pair of output channels' are left to the next one's.
+    /// Bytes from one sum of weights to the next.
     weight_step: usize,
-    pair_step: usize,
+    /// Bytes of the sums of all output channels, and of four pairs of input channels' weights.
+    group_bytes: usize,
     /// Pairs of input channels by four, or for three tiles by eight.
     turns: usize,
-    /// Bytes of the sums of all output channels.
-    group_bytes: usize,
-    /// How often four pairs of output channels, and how many of those the first time leaves out.
-    fours: usize,
+    /// How often eight pairs of output channels, and how many of those the first time leaves out.
+    eights: usize,
     left_out: usize,
     acc: *mut i32,
     channels: usize,
@@ -72,21 +71,20 @@ pub fn strided_products(tiles: &[i16], pairs: usize, weight: &[u8], pixels: usiz
     if !fits || pairs == 0 || out_pairs == 0 || !pairs.is_multiple_of(4) || !aligned(tiles, weight) {
         return portable::strided_products(tiles, pairs, weight, pixels, sums, acc);
     }
-    let (run, quads, left): (unsafe extern "C" fn(&Strided), _, _) = if pixels <= 6 && pairs.is_multiple_of(8) {
-        (picodream_helium_strided_3, 2, 32)
+    let (run, quads): (unsafe extern "C" fn(&Strided), _) = if pixels <= 6 && pairs.is_multiple_of(8) {
+        (picodream_helium_strided_3, 2)
     } else {
-        (picodream_helium_strided_4, 1, 0)
+        (picodream_helium_strided_4, 1)
     };
     let job = Strided {
         tiles: tiles.as_ptr(),
         sums: sums.as_mut_ptr(),
         weight: weight.as_ptr(),
-        weight_step: 8 * pairs,
-        pair_step: 128 * pairs - left,
-        turns: pairs / 4 / quads,
+        weight_step: 8 * pairs * out_pairs,
         group_bytes: 32 * out_pairs,
-        fours: out_pairs.div_ceil(4),
-        left_out: out_pairs.wrapping_neg() % 4,
+        turns: pairs / 4 / quads,
+        eights: out_pairs.div_ceil(8),
+        left_out: out_pairs.wrapping_neg() % 8,
         acc: acc.as_mut_ptr(),
         channels: 2 * out_pairs,
     };

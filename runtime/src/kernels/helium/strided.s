@@ -49,7 +49,8 @@ picodream_helium_strided_input:
     movs r10, #8
     vidup.u32 q7, r10, #8
     ldm r12, {{r0-r9}}
-    add lr, r9, r9, lsl #1
+    dls lr, r7
+    add r7, r9, r9, lsl #1
 1:
     // The row in the middle, which others are compared with: ten positions from the first.
     add r12, r8, r9, lsl #1
@@ -75,7 +76,7 @@ picodream_helium_strided_input:
     .endm
     // Positions 2 and 17, the second ones: 1, 3, 6 and 7 steps.
     .macro SECOND row, base
-    PUT_ROW \row, \base, lr, lr, 0
+    PUT_ROW \row, \base, r7, r7, 0
     .endm
     add r12, r9
     FIRST r4, r12
@@ -90,8 +91,7 @@ picodream_helium_strided_input:
     add r3, r6
     add r4, r6
     adds r8, #16
-    subs r7, #1
-    bne 1b
+    le lr, 1b
     LEAVE
     .size picodream_helium_strided_input, . - picodream_helium_strided_input
 
@@ -109,39 +109,37 @@ picodream_helium_strided_input:
     .endif
 .endm
 
-// One pair of output channels, weights at r3, sums at r7, which \op begins or goes on with: four pairs of input channels of four
-// tiles in q2 to q5, or eight of three tiles in q4, q2, q3 and q7, q5, q6.
+// One pair of output channels, sums at r7, which \op begins or goes on with: four pairs of input channels of four tiles in q2 to
+// q5, weights at r3, or eight of three tiles in q4, q2, q3 and q7, q5, q6, weights at r3 and at r9.
 .macro PAIR op, tiles, first
     .ifeq \first
     ldm r7, {{r0, r2, r4, r6, r8, r10, r12, lr}}
     .endif
-    .if \tiles == 4
-    NEIGHBOURS q0, q1, r3
-    TILES \op, 4, q2, q3, q4, q5
-    .else
     vld20.32 {{q0, q1}}, [r3]
     vld21.32 {{q0, q1}}, [r3]!
+    .if \tiles == 4
+    TILES \op, 4, q2, q3, q4, q5
+    .else
     TILES \op, 3, q4, q2, q3
-    NEIGHBOURS q0, q1, r3
+    vld20.32 {{q0, q1}}, [r9]
+    vld21.32 {{q0, q1}}, [r9]!
     TILES vmladava.s16, 3, q7, q5, q6
     .endif
-    add r3, r9
     stm r7!, {{r0, r2, r4, r6, r8, r10, r12, lr}}
 .endm
 
-// Four pairs of input channels of four tiles.
-.macro LOAD_FOUR from, x0, x1, x2, x3
+// Four pairs of input channels of four tiles; \on: "!" to go on to the next four.
+.macro LOAD_FOUR from, x0, x1, x2, x3, on
     vld40.32 {{\x0, \x1, \x2, \x3}}, [\from]
     vld41.32 {{\x0, \x1, \x2, \x3}}, [\from]
     vld42.32 {{\x0, \x1, \x2, \x3}}, [\from]
-    vld43.32 {{\x0, \x1, \x2, \x3}}, [\from]
+    vld43.32 {{\x0, \x1, \x2, \x3}}, [\from]\on
 .endm
 
-// All pairs of output channels, four at a time; the first time some of them are left out.
+// All pairs of output channels, eight at a time; the first time some of them are left out.
 .macro PAIRS op, tiles, first
     .if \tiles == 4
-    LOAD_FOUR r1, q2, q3, q4, q5
-    adds r1, #64
+    LOAD_FOUR r1, q2, q3, q4, q5, !
     .else
     // The fourth tile's vector is the first one's, so that weights have theirs.
     add r0, r1, #64
@@ -151,10 +149,11 @@ picodream_helium_strided_input:
     vmov q4, q1
     adds r1, #128
     .endif
-    ldrd r5, r0, [r11, #STRIDED_FOURS]
-    tbb [pc, r0]
+    ldrd r5, r0, [r11, #STRIDED_EIGHTS]
+    tbh [pc, r0, lsl #1]
 10:
-    .byte (11f - 10b) / 2, (12f - 10b) / 2, (13f - 10b) / 2, (14f - 10b) / 2
+    .hword (11f - 10b) / 2, (12f - 10b) / 2, (13f - 10b) / 2, (14f - 10b) / 2
+    .hword (15f - 10b) / 2, (16f - 10b) / 2, (17f - 10b) / 2, (18f - 10b) / 2
 11:
     PAIR \op, \tiles, \first
 12:
@@ -163,23 +162,40 @@ picodream_helium_strided_input:
     PAIR \op, \tiles, \first
 14:
     PAIR \op, \tiles, \first
+15:
+    PAIR \op, \tiles, \first
+16:
+    PAIR \op, \tiles, \first
+17:
+    PAIR \op, \tiles, \first
+18:
+    PAIR \op, \tiles, \first
     subs r5, #1
     bne 11b
+.endm
+
+// Of three tiles the weights of the first four pairs of input channels to r3, of the next four to r9, which was where those of
+// all before end; of four tiles they run on.
+.macro WEIGHTS tiles
+    .if \tiles == 3
+    ldr r0, [r11, #STRIDED_GROUP]
+    mov r3, r9
+    add r9, r0
+    .endif
 .endm
 
 // Strided, by its words.
 .equ STRIDED_TILES, 0
 .equ STRIDED_SUMS, 4
 .equ STRIDED_WEIGHT, 8
-.equ STRIDED_PAIR_STEP, 16
+.equ STRIDED_GROUP, 16
 .equ STRIDED_TURNS, 20
-.equ STRIDED_GROUP, 24
-.equ STRIDED_FOURS, 28
-.equ STRIDED_ACC, 36
-.equ STRIDED_CHANNELS, 40
+.equ STRIDED_EIGHTS, 24
+.equ STRIDED_ACC, 32
+.equ STRIDED_CHANNELS, 36
 
 // fn(job: &Strided): the sums of all pairs of output channels and \tiles tiles: by nine groups of positions, whose products have
-// the same outputs; then the outputs. Frame: next position, weights of the turn's pairs of channels, turns left, flags.
+// the same outputs; then the outputs. Frame: next position, turns left.
 .macro STRIDED name, tiles
     .section .text.\name, "ax", %progbits
     .p2align 2
@@ -188,46 +204,40 @@ picodream_helium_strided_input:
     .thumb_func
 \name:
     ENTER
-    sub sp, #16
+    sub sp, #8
     mov r11, r0
     ldrd r1, r7, [r11, #STRIDED_TILES]
-    ldr r9, [r11, #STRIDED_PAIR_STEP]
-    adr r0, 50f
+    adr r10, 50f
 20:
-    ldrb r2, [r0], #1
-    str r0, [sp]
-    and r4, r2, #15
+    ldrb r2, [r10], #1
     ldrd r6, r8, [r11, #STRIDED_WEIGHT]
+    and r4, r2, #15
+    .if \tiles == 4
     mla r3, r4, r8, r6
+    .else
+    mla r9, r4, r8, r6
+    .endif
     ldr r4, [r11, #STRIDED_TURNS]
-    strd r3, r4, [sp, #4]
-    str r2, [sp, #12]
+    strd r10, r4, [sp]
     lsls r2, r2, #24
     bpl 22f
+    WEIGHTS \tiles
     PAIRS vmladav.s16, \tiles, 1
+    b 23f
 21:
-    ldrd r3, r4, [sp, #4]
-    subs r4, #1
-    beq 23f
+    str r4, [sp, #4]
+22:
+    // The group's sums once more.
     ldr r0, [r11, #STRIDED_GROUP]
     subs r7, r7, r0
-    .if \tiles == 4
-    adds r3, #32
-    .else
-    adds r3, #64
-    .endif
-    strd r3, r4, [sp, #4]
-22:
+    WEIGHTS \tiles
     PAIRS vmladava.s16, \tiles, 0
-    b 21b
 23:
-    // Bit 6 to the carry: the last of a group; bit 5 to the sign: of all.
-    ldr r2, [sp, #12]
-    ldr r0, [r11, #STRIDED_GROUP]
-    lsls r2, r2, #26
-    it cc
-    subcc r7, r7, r0
-    ldr r0, [sp]
+    ldrd r10, r4, [sp]
+    subs r4, #1
+    bne 21b
+    ldrb r2, [r10, #-1]
+    lsls r2, r2, #25
     bpl 20b
     // Groups by rows and columns of outputs: 0 is the first's alone, 1 both ones', 2 the second's.
     ldrd r9, r12, [r11, #STRIDED_ACC]
@@ -269,14 +279,14 @@ picodream_helium_strided_input:
     vst20.32 {{q6, q7}}, [r10]
     vst21.32 {{q6, q7}}, [r10]!
     le lr, 30b
-    add sp, #16
+    add sp, #8
     LEAVE
     .p2align 2
 50:
-    // Which sum of weights each position is multiplied by; 128: the first of its group, 64: the last one, 32: of all.
-    .byte 128 + 0, 1, 4, 64 + 5, 128 + 2, 64 + 6, 128 + 3, 1, 7, 64 + 5
-    .byte 128 + 8, 64 + 9, 192 + 10, 128 + 11, 64 + 9
-    .byte 128 + 12, 13, 4, 64 + 5, 128 + 14, 64 + 6, 128 + 15, 13, 7, 96 + 5
+    // Which sum of weights each position is multiplied by; 128: the first of its group, 64: the last of all.
+    .byte 128 + 0, 1, 4, 5, 128 + 2, 6, 128 + 3, 1, 7, 5
+    .byte 128 + 8, 9, 128 + 10, 128 + 11, 9
+    .byte 128 + 12, 13, 4, 5, 128 + 14, 6, 128 + 15, 13, 7, 64 + 5
     .p2align 2
     .size \name, . - \name
 .endm

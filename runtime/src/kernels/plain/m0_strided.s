@@ -23,36 +23,19 @@
     .endif
 .endm
 
-// fn(weight, inputs, sums, end, bytes, pair_step, load, jump): adds the products of a position to four sums of each output
-// channel, up to `end`: `bytes` of weights of two output channels, whose words alternate, then as many `jump` - 1 bytes on from
-// there for a second position, when `jump` is not 0. Pairs of output channels are `pair_step` bytes apart. Inputs are words
-// [position][pair of input channels][tile][2]. The sums begin as zeros or, with `load`, as what is there.
-// Frame: 0 where the loop begins, 4 inputs, 8 sums, 12 end, 16 weights of the pair of output channels, 20 those of this one,
-// 24 bytes by which the loop begins early; r12: end of the weights, lr: jump or 0.
+// fn(weight, inputs, sums, end, quad_step, bytes, load, jump): adds the products of a position to four sums of each output
+// channel, up to `end`: four words of weights at a time, every other word, `quad_step` bytes apart, `bytes` of them; then, when
+// `jump` is not 0, those of a second position as many bytes on, less 1. The other channel of a pair of output channels has the
+// words between, the next pair those 32 bytes on. Inputs are words [position][pair of input channels][tile][2]. The sums begin
+// as zeros or, with `load`, as what is there.
+// Frame: 4 inputs, 8 sums, 12 end, 16 weights of the pair of output channels, 20 those of this one; r12: end of the weights,
+// lr: jump or 0.
 .macro STRIDED_SUMS name, tiles
 START \name
     sub sp, #28
     str r1, [sp, #4]
     str r2, [sp, #8]
     str r3, [sp, #12]
-    ldr r4, [sp, #64]
-    rsbs r4, r4, #0
-    lsls r4, r4, #27
-    lsrs r4, r4, #30
-    lsls r5, r4, #3
-    str r5, [sp, #24]
-    // Bytes of code of a word.
-    .if \tiles == 4
-    movs r5, #42
-    .else
-    movs r5, #34
-    .endif
-    muls r5, r4, r5
-    // Addresses of Thumb code are odd.
-    adds r5, #1
-    adr r3, 31f
-    adds r5, r5, r3
-    str r5, [sp]
 10:
     str r0, [sp, #16]
 11:
@@ -63,20 +46,16 @@ START \name
     ldr r3, [sp, #76]
     mov lr, r3
 12:
-    ldr r3, [sp, #64]
+    ldr r3, [sp, #68]
     adds r3, r3, r0
     mov r12, r3
-    ldr r3, [sp, #24]
-    subs r0, r0, r3
-    ldr r3, [sp]
-    bx r3
-    .p2align 2
 31:
     STRIDED_WORD 0, \tiles
     STRIDED_WORD 8, \tiles
     STRIDED_WORD 16, \tiles
     STRIDED_WORD 24, \tiles
-    adds r0, #32
+    ldr r3, [sp, #64]
+    adds r0, r0, r3
     cmp r0, r12
     bne 31b
     mov r3, lr
@@ -91,7 +70,7 @@ START \name
     ldr r2, [sp, #8]
     STORE_SUMS 4
     str r2, [sp, #8]
-    // The other channel of the pair begins a word further.
+    // The other channel of the pair begins a word further, the next pair eight.
     ldr r0, [sp, #20]
     ldr r3, [sp, #16]
     cmp r0, r3
@@ -99,8 +78,7 @@ START \name
     adds r0, #4
     b 11b
 14:
-    ldr r0, [sp, #68]
-    adds r0, r0, r3
+    adds r0, #28
     ldr r3, [sp, #12]
     cmp r2, r3
     beq 15f

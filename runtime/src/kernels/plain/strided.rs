@@ -33,9 +33,9 @@ const GROUPS: [&[u8]; 9] =
 /// First inputs of a position, words, pairs of input channels, of both positions where it is two.
 type Unpack = unsafe extern "C" fn(*const i16, *mut MaybeUninit<i32>, usize);
 
-/// Weights, unpacked inputs, sums of the first output channel, their end, bytes of weights of a position, bytes from a pair of
-/// output channels to the next, whether there are sums already, and, one up, bytes from behind the weights to those of the second
-/// position (0: there is none).
+/// Weights, unpacked inputs, sums of the first output channel, their end, bytes from four pairs of input channels' weights to the
+/// next ones', bytes of all of them, whether there are sums already, and, one up, bytes from behind the weights to those of the
+/// second position (0: there is none).
 type Sums = unsafe extern "C" fn(*const u8, *const MaybeUninit<i32>, *mut i32, *const i32, usize, usize, usize, usize);
 
 unsafe extern "C" {
@@ -88,7 +88,8 @@ pub fn strided_input(rows: [&[i16]; 5], g: &Geometry, x: usize, tiles: &mut [i16
 pub fn strided_products(tiles: &[i16], pairs: usize, weight: &[u8], pixels: usize, sums: &mut [i32], acc: &mut [i32]) {
     let out_pairs = weight.len() / (128 * pairs).max(1);
     let fits = tiles.len() >= 200 * pairs && sums.len() >= 72 * out_pairs && acc.len() >= 32 * out_pairs;
-    if !fits || pairs == 0 || out_pairs == 0 || pairs * PAIR_WORDS > WORDS || !aligned(tiles, weight) {
+    let regular = pairs > 0 && pairs.is_multiple_of(4) && pairs * PAIR_WORDS <= WORDS && out_pairs > 0;
+    if !fits || !regular || !aligned(tiles, weight) {
         return portable::strided_products(tiles, pairs, weight, pixels, sums, acc);
     }
     let layer = Layer { tiles, pairs, weight, sums: &mut sums[..72 * out_pairs] };
@@ -116,7 +117,8 @@ impl Layer<'_> {
             (picodream_plain_strided_unpack_4, picodream_plain_strided_4)
         };
         let mut words = [MaybeUninit::uninit(); WORDS];
-        let (bytes, at_once) = (8 * pairs, if 2 * pairs * PAIR_WORDS <= WORDS { 2 } else { 1 });
+        let out_pairs = sums.len() / 72;
+        let (bytes, at_once) = (8 * pairs * out_pairs, if 2 * pairs * PAIR_WORDS <= WORDS { 2 } else { 1 });
         let group_len = sums.len() / 9;
         let mut position = 0;
         for (sums, positions) in sums.chunks_exact_mut(group_len).zip(GROUPS) {
@@ -137,8 +139,8 @@ impl Layer<'_> {
                         words.as_ptr(),
                         sums.as_mut_ptr(),
                         end,
+                        32 * out_pairs,
                         bytes,
-                        16 * bytes,
                         load,
                         jump,
                     );

@@ -26,7 +26,7 @@ pub struct Difference {
 /// A loop's name, a case of it, and how many cases there are.
 type Check = (&'static str, fn(u64) -> Result<(), usize>, u32);
 
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 16] = [
     ("direct", sums::direct, 400),
     ("phase", sums::phase, 200),
     ("winograd_input", sums::winograd_input, 150),
