@@ -17,7 +17,7 @@ use picodream_tools::config::{ImageConfig, UNetConfig};
 use picodream_tools::emulate::{
     Class, EmulateOptions, EmulateReport, Form, MACHINES, Machine, Sampler, check_kernels, check_ready, emulate,
 };
-use picodream_tools::export::{ExportOptions, Trajectories, export, timesteps_of};
+use picodream_tools::export::{ExportOptions, Kernels, Trajectories, export, timesteps_of};
 use picodream_tools::files;
 use picodream_tools::float::random;
 use picodream_tools::sampling::{Network, Request, SamplerChoice, Settings, available_threads, default_class, draw};
@@ -204,6 +204,56 @@ fn every_sampler_and_operator_has_the_same_bits() {
             };
             let report = emulate(&path, &options).unwrap();
             assert_eq!(crcs(&report), want[..2], "{on_board:?} on {}", machine.core_name);
+        }
+    }
+}
+
+#[test]
+fn boards_with_loops_for_strided_convolutions_have_the_same_bits_and_others_refuse_them() {
+    if !may_emulate("boards_with_loops_for_strided_convolutions_have_the_same_bits_and_others_refuse_them") {
+        return;
+    }
+    // Once with channels that the loops take, once with others.
+    for (channels, norm_num_groups) in [(vec![16, 32], 8), (vec![6, 10], 2)] {
+        let unet = UNetConfig {
+            block_out_channels: channels,
+            layers_per_block: 1,
+            attention_levels: vec![false, false],
+            norm_num_groups,
+            time_freq_dim: 8,
+            time_embed_dim: 16,
+            ..UNetConfig::default()
+        };
+        let image = ImageConfig { width: 20, height: 12, channels: 1 };
+        let checkpoint = random::checkpoint(random::config(image, unet, 0), 12);
+        let trajectories = Trajectories { images: 2, steps: vec![2], ..Trajectories::default() };
+        let blob = |kernels| {
+            let options = ExportOptions { trajectories: trajectories.clone(), kernels, ..ExportOptions::default() };
+            export(&checkpoint, &options).unwrap().bytes
+        };
+        let settings = Settings { steps: 2, ..Settings::default() };
+        let want = host_crcs(&blob(Kernels::Direct), &settings, Class::BySeed);
+        let strided = blob(Kernels::Fewest);
+        assert_eq!(host_crcs(&strided, &settings, Class::BySeed), want);
+        let path = write(&scratch("strided"), &strided);
+        for machine in &MACHINES {
+            let options = EmulateOptions {
+                machine: machine.core.into(),
+                steps: 2,
+                count: 2,
+                form: Form::Loaded,
+                ..EmulateOptions::default()
+            };
+            match emulate(&path, &options) {
+                Ok(report) => {
+                    assert!(machine.has_strided(), "{}", machine.core_name);
+                    assert_eq!(crcs(&report), want[..2], "on {}", machine.core_name);
+                }
+                Err(error) => {
+                    assert!(!machine.has_strided(), "{}: {error:?}", machine.core_name);
+                    assert!(format!("{error:#}").contains("the algorithm does not suit the kernel"), "{error:#}");
+                }
+            }
         }
     }
 }

@@ -89,7 +89,7 @@ impl Layer {
     /// When the exporter refuses it.
     pub fn blobs(&self) -> Result<Vec<LayerBlob>> {
         let mut blobs: Vec<LayerBlob> = Vec::new();
-        for kernels in [Kernels::Direct, Kernels::Fewest] {
+        for kernels in [Kernels::Direct, Kernels::Fast, Kernels::Fewest] {
             let (algorithm, blob) = self.blob(kernels)?;
             if blobs.iter().all(|other| other.algorithm != algorithm) {
                 blobs.push(LayerBlob { layer: *self, algorithm, blob });

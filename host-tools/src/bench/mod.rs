@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use picodream::Model;
+use picodream::blob::Algorithm;
 use serde::Serialize;
 
 use crate::emulate::{Machine, qemu};
@@ -181,6 +182,14 @@ impl Subject<'_> {
             Self::Model(_, blob) => blob,
         }
     }
+
+    /// Whether a core has the loops for it.
+    fn suits(&self, machine: &Machine) -> bool {
+        match self {
+            Self::Layer(way) => way.algorithm != Algorithm::Strided || machine.has_strided(),
+            Self::Model(..) => true,
+        }
+    }
 }
 
 /// Builds one firmware for each core and measures; `on_progress` hears how many of how many measurements are done.
@@ -196,13 +205,15 @@ pub fn bench(options: &BenchOptions, on_progress: &(impl Fn(usize, usize) + Sync
         subjects.extend(layer.blobs()?.into_iter().map(Subject::Layer));
     }
     subjects.extend(options.models.iter().map(|(name, blob)| Subject::Model(name, blob)));
-    let total = subjects.len() * options.machines.len();
-    let mut report = BenchReport::default();
-    for (behind, machine) in options.machines.iter().enumerate() {
-        let board = Board::build(machine)?;
+    let suiting = |machine: &Machine| subjects.iter().filter(|subject| subject.suits(machine)).collect::<Vec<_>>();
+    let total = options.machines.iter().map(|machine| suiting(machine).len()).sum();
+    let (mut behind, mut report) = (0, BenchReport::default());
+    for machine in &options.machines {
+        let (board, subjects) = (Board::build(machine)?, suiting(machine));
         report.code.push(CodeReport { core: machine.core, code_bytes: board.code_bytes()? });
-        let all = measure_all(&board, &subjects, &|done| on_progress(behind * subjects.len() + done, total))?;
-        for (subject, counts) in subjects.iter().zip(&all) {
+        let all = measure_all(&board, &subjects, &|done| on_progress(behind + done, total))?;
+        behind += subjects.len();
+        for (subject, counts) in subjects.into_iter().zip(&all) {
             match subject {
                 Subject::Layer(way) => {
                     add_layer(&mut report.layers, &board, &way.layer, counts, algorithm_report(way, counts)?);
@@ -215,7 +226,7 @@ pub fn bench(options: &BenchOptions, on_progress: &(impl Fn(usize, usize) + Sync
 }
 
 /// Runs all subjects on a board, as many at a time as there are processors: counts do not depend on it.
-fn measure_all(board: &Board, subjects: &[Subject], on_done: &(impl Fn(usize) + Sync)) -> Result<Vec<Counts>> {
+fn measure_all(board: &Board, subjects: &[&Subject<'_>], on_done: &(impl Fn(usize) + Sync)) -> Result<Vec<Counts>> {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let results = Mutex::new(BTreeMap::new());
     let work = || {

@@ -11,7 +11,7 @@ use super::bench_train::{self, BenchTrainArgs};
 use super::output::Output;
 use super::shipped::{self, ModelFiles};
 use crate::bench::snapshot::{self, Snapshot};
-use crate::bench::{BenchOptions, BenchReport, HostReport, LAYERS, LayerReport, StepReport, bench};
+use crate::bench::{AlgorithmReport, BenchOptions, BenchReport, HostReport, LAYERS, LayerReport, StepReport, bench};
 use crate::emulate::{MACHINES, Machine};
 use crate::files;
 
@@ -181,29 +181,31 @@ fn tell(report: &BenchReport, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// One line per shape and algorithm, one column per core.
+/// One line per shape and algorithm, one column per core, empty where the core lacks the algorithm.
 fn tell_layers(layers: &[LayerReport], output: &Output) -> Result<()> {
     let mut cores: Vec<&str> = layers.iter().map(|layer| layer.core).collect();
     cores.dedup();
     let head: String = cores.iter().map(|core| format!("{core:>9}")).collect();
     output.line(format_args!("{:<30} {:<9}{head} {:>9} {:>10}", "instructions per MAC", "", "scratch", "constants"))?;
     for layer in layers.iter().filter(|layer| layer.core == cores[0]) {
-        for (index, way) in layer.algorithms.iter().enumerate() {
-            let ways =
-                || layers.iter().filter(|other| other.shape == layer.shape).map(|other| &other.algorithms[index]);
-            let whole: String = ways().map(|way| format!("{:>9.3}", way.instructions_per_mac)).collect();
+        let same_shape = || layers.iter().filter(|other| other.shape == layer.shape);
+        let all = same_shape().map(|other| &other.algorithms).max_by_key(|algorithms| algorithms.len());
+        for way in all.unwrap_or(&layer.algorithms) {
+            let ways = || same_shape().map(|other| other.algorithms.iter().find(|own| own.algorithm == way.algorithm));
+            let column = |figure: fn(&AlgorithmReport) -> Option<f64>, places| -> String {
+                let part =
+                    |own: Option<&AlgorithmReport>| own.and_then(figure).map(|count| format!("{count:.places$}"));
+                ways().map(|own| format!("{:>9}", part(own).unwrap_or_default())).collect()
+            };
+            let whole = column(|way| Some(way.instructions_per_mac), 3);
             output.line(format_args!(
                 "{:<30} {:<9}{whole} {:>7} B {:>8} B",
                 layer.shape, way.algorithm, way.scratch_bytes, way.constant_bytes
             ))?;
             if way.integer_instructions_per_mac.is_some() {
-                let part =
-                    |count: Option<f64>, places| count.map_or_else(String::new, |count| format!("{count:.places$}"));
-                let integer: String =
-                    ways().map(|way| format!("{:>9}", part(way.integer_instructions_per_mac, 3))).collect();
+                let integer = column(|way| way.integer_instructions_per_mac, 3);
                 output.line(format_args!("{:<30} {:<9}{integer}", "", "  integer"))?;
-                let rest: String =
-                    ways().map(|way| format!("{:>9}", part(way.epilogue_instructions_per_output, 1))).collect();
+                let rest = column(|way| way.epilogue_instructions_per_output, 1);
                 output.line(format_args!("{:<30} {:<9}{rest}", "", "  rest/out"))?;
             }
         }

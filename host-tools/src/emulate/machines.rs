@@ -44,6 +44,12 @@ const fn machine(
 }
 
 impl Machine {
+    /// Whether the core computes strided convolutions by minimal filtering, as `picodream::kernels::STRIDED` says there.
+    #[must_use]
+    pub fn has_strided(&self) -> bool {
+        matches!(self.core, "m0plus" | "m55")
+    }
+
     /// The machine with this core or of this name (of two cores on one board, the board's own); the error lists all.
     pub fn named(name: &str) -> Result<&'static Self> {
         let known = || MACHINES.map(|m| format!("{} ({} on {})", m.core, m.core_name, m.name)).join(", ");

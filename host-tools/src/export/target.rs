@@ -49,10 +49,11 @@ impl Core {
             (Algorithm::Phases, Self::M0Plus | Self::M3) => -1.0,
             (Algorithm::Phases, Self::Dsp) => 0.39,
             (Algorithm::Phases, Self::Helium) => 0.07,
-            (Algorithm::Strided, Self::M0Plus) => 0.6,
-            (Algorithm::Strided, Self::Helium) => 0.05,
-            // They refuse it.
-            (Algorithm::Strided, Self::M3 | Self::Dsp) => -1.0,
+            // Loops for channels by eight, and on the M0+ for at most 64.
+            (Algorithm::Strided, Self::M0Plus) if cin.is_multiple_of(8) && cin <= 64 => 0.38,
+            (Algorithm::Strided, Self::Helium) if cin.is_multiple_of(8) => 0.054,
+            // Others refuse it.
+            (Algorithm::Strided, _) => -1.0,
         }
     }
 

@@ -8,6 +8,7 @@ use super::nibbles::{group_bytes, nibble_bytes};
 use super::ops::{Algorithm, AttentionOp, ConvOp, TimeEmbedOp, WeightFormat};
 use super::packing::{direct_bytes, phases_bytes, winograd_bytes};
 use super::tensors::{DType, TensorRecord};
+use crate::kernels::STRIDED;
 
 /// Output pixels of a row that are computed together.
 pub const BLOCK_PIXELS: usize = 8;
@@ -112,7 +113,7 @@ impl ConvOp {
             (WeightFormat::Int4, _) => nibble_bytes(kernel, cin, cout),
             (_, Algorithm::Winograd) if !self.from_direct() => winograd_bytes(cin, cout),
             (_, Algorithm::Phases) if !self.from_direct() => phases_bytes(cin, cout),
-            (_, Algorithm::Strided) => winograd_bytes(cin, cout),
+            (_, Algorithm::Strided) if STRIDED => winograd_bytes(cin, cout),
             _ => direct_bytes(kernel, cin, cout),
         };
         let groups = if self.weights == WeightFormat::Int4 { group_bytes(kernel, cin, cout) } else { 0 };
@@ -149,9 +150,9 @@ impl ConvOp {
     #[must_use]
     pub fn ring_rows(&self) -> usize {
         match self.algorithm {
-            Algorithm::Direct => self.kernel.into(),
             Algorithm::Winograd => 4,
-            Algorithm::Strided => 5,
+            Algorithm::Strided if STRIDED => 5,
+            Algorithm::Direct | Algorithm::Strided => self.kernel.into(),
             Algorithm::Phases => 2 + self.per_call.map_or(1, |parts| parts.row_pairs.into()),
         }
     }
@@ -195,7 +196,7 @@ impl ConvOp {
         let (cin, cout) = (u64::from(cin), u64::from(cout));
         let (cin_even, cout_even) = (cin.next_multiple_of(2), cout.next_multiple_of(2));
         let winograd = self.algorithm == Algorithm::Winograd;
-        let strided = self.algorithm == Algorithm::Strided;
+        let strided = STRIDED && self.algorithm == Algorithm::Strided;
         // Direct computation must find its place too.
         let (least, rows_at_once, part) = match self.per_call {
             None => (0, if winograd || strided { 2 } else { 1 }, cout_even),
@@ -211,12 +212,12 @@ impl ConvOp {
         };
         let tiles = match self.algorithm {
             Algorithm::Winograd => 64 * cin_even * self.blocks_at_once(width as usize) as u64,
-            Algorithm::Strided => 100 * cin_even,
+            Algorithm::Strided if STRIDED => 100 * cin_even,
             _ => 0,
         };
         let acc = match self.algorithm {
             Algorithm::Winograd => WINOGRAD_ACC as u64,
-            Algorithm::Strided => STRIDED_ACC as u64 * cout_even.min(2 * STRIDED_PAIRS as u64),
+            Algorithm::Strided if STRIDED => STRIDED_ACC as u64 * cout_even.min(2 * STRIDED_PAIRS as u64),
             _ => BLOCK_PIXELS as u64 * part,
         };
         let mut at = Placer(0);

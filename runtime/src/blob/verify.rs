@@ -7,6 +7,7 @@ use super::header::{self, Region};
 use super::ops::{Algorithm, AttentionOp, ConvOp, NarrowOp, Norm, Op, TimeEmbedOp, WeightFormat};
 use super::tensors::{DType, TensorRecord};
 use super::{Header, Model, ParseError};
+use crate::kernels::STRIDED;
 
 /// Widest f32 scale accepted, and the inverse of the narrowest.
 const SCALE_LIMIT: f32 = 1e12;
@@ -88,7 +89,7 @@ fn check_tensors(model: &Model<'_>, header: &Header) -> Result<(), ParseError> {
         let fits = tensor.channels == channels || (is_output && tensor.channels == 2 * channels);
         if endpoint && (!fits || (tensor.height, tensor.width, tensor.dtype, tensor.statistics) != image) {
             return refuse(
-                "sample, output and guidance must be f32 of the image's shape (the output also with twice its channels) without statistics",
+                "sample, output and guidance must be f32 of the image's shape (output: or twice its channels), no statistics",
             );
         }
     }
@@ -136,7 +137,7 @@ impl OpChecker<'_> {
     }
 
     fn positive_scale(&self, value: f32) -> Result<(), ParseError> {
-        self.require(value > 1.0 / SCALE_LIMIT && value < SCALE_LIMIT, "an activation scale is not finite and positive")
+        self.require(value > 1.0 / SCALE_LIMIT && value < SCALE_LIMIT, "an activation scale is not positive and finite")
     }
 
     fn norm(&self, norm: Norm, channels: u32) -> Result<(), ParseError> {
@@ -156,7 +157,7 @@ impl OpChecker<'_> {
         )?;
         // Winograd's sums are four times the convolution's.
         let bound = 4 * u64::from(taps) * 128 * u64::from(levels);
-        self.require(bound < 1 << 31, "the integer sum could overflow 32 bits")
+        self.require(bound < 1 << 31, "the integer sum could pass 32 bits")
     }
 
     /// Scales behind a SiLU are small multiples of 1/16, so that the kernels may multiply integers.
@@ -203,7 +204,7 @@ impl OpChecker<'_> {
         )?;
         self.require(
             op.freq_dim.is_multiple_of(2) && op.freq_dim <= 1024,
-            "the length of the sinusoidal embedding is not even and 0..=1024",
+            "the sinusoidal embedding's length is not even and 0..=1024",
         )?;
         let channels = u32::from(out.channels);
         let baked = self.model.baked_timesteps(self.header).len() as u32 / 4;
@@ -235,9 +236,9 @@ impl OpChecker<'_> {
                 Algorithm::Direct => true,
                 Algorithm::Winograd => (op.kernel, op.stride, op.upsample) == (3, 1, false),
                 Algorithm::Phases => op.upsample,
-                Algorithm::Strided => crate::kernels::STRIDED && (op.kernel, op.stride) == (3, 2),
+                Algorithm::Strided => STRIDED && (op.kernel, op.stride) == (3, 2),
             },
-            "the algorithm does not suit the kernel, or the core",
+            "the algorithm does not suit the kernel",
         )?;
         let packed_for_it = op.weights == WeightFormat::Int8 || op.algorithm == Algorithm::Direct;
         self.require(packed_for_it, "weights of 4 bits go with the direct algorithm only")?;
@@ -270,10 +271,10 @@ impl OpChecker<'_> {
             let expanded = self.tensor(expanded)?;
             let wanted = TensorRecord { offset: expanded.offset, ..ConvOp::expanded_record(cin, cout) };
             let fits = op.algorithm == Algorithm::Winograd && expanded == wanted;
-            self.require(fits, "its expanded weights do not have the shape that follows from the channels")?;
+            self.require(fits, "the shape of its expanded weights does not follow from the channels")?;
         }
         if let Some(parts) = op.per_call {
-            let transformed = matches!(op.algorithm, Algorithm::Winograd | Algorithm::Phases);
+            let transformed = op.algorithm != Algorithm::Direct && !(STRIDED && op.algorithm == Algorithm::Strided);
             let suits = transformed && op.weights == WeightFormat::Int8 && op.expanded.is_none();
             self.require(suits, "its weights cannot be transformed at every call")?;
             // The ring has four rows, two of which the rows of phases share.
@@ -325,7 +326,7 @@ impl OpChecker<'_> {
         let is_source = |tensor: u16| tensor == op.src_a || Some(tensor) == op.src_b;
         if let Some(time) = op.time {
             let elsewhere = is_source(time) || time == op.common.out || Some(time) == op.residual;
-            self.require(!elsewhere, "the time embedding is also another operand")?;
+            self.require(!elsewhere, "the time embedding is another operand too")?;
         }
         if let Some(residual) = op.residual {
             self.require(self.tensor(residual)?.same_shape(out), "the residual has another shape than the output")?;
@@ -358,7 +359,7 @@ impl OpChecker<'_> {
         self.require(op.kv != op.src && op.kv != op.common.out, "keys and values are the source or the output")?;
         self.require(
             (kv.height, kv.width, kv.channels) == (src.height, src.width, src.channels.saturating_mul(2)),
-            "keys and values do not have the source's pixels and twice its channels",
+            "keys and values lack the source's pixels or twice its channels",
         )?;
         self.require(src.dtype == DType::F16 && kv.dtype == DType::F16, "source, keys and values must be f16")?;
         self.source(&src, true)?;

@@ -94,7 +94,7 @@ pub fn expand(expansion: &crate::blob::Expansion, direct: &[u8], out: &mut [u8])
 /// Whether this back end gains by weights that are transformed at every call; elsewhere such a convolution is a direct one.
 /// In tests it does them all.
 pub(crate) const fn expands(algorithm: Algorithm) -> bool {
-    let transformed = matches!(algorithm, Algorithm::Winograd | Algorithm::Phases);
+    let transformed = !matches!(algorithm, Algorithm::Direct);
     transformed && cfg!(any(picodream_backend = "dsp", test))
 }
 

@@ -159,11 +159,10 @@ pub(crate) fn run(context: Context<'_>, op: &ConvOp, operands: Operands, arena: 
         cout,
     };
     match op.algorithm {
-        Algorithm::Direct => work.direct(op),
         Algorithm::Winograd => work.winograd(op.blocks_at_once(a.width.into())),
         Algorithm::Phases => work.phases(op.ring_rows() - 2),
         Algorithm::Strided if kernels::STRIDED => work.strided(),
-        Algorithm::Strided => {}
+        Algorithm::Direct | Algorithm::Strided => work.direct(op),
     }
 }
 

@@ -6,6 +6,9 @@ use crate::kernels::{self, Feed, FeedTarget, Geometry, RowSource, portable};
 use crate::quant::Quantiser;
 use crate::tensor::Elements;
 
+/// Rows that the ring may have.
+const MAX_SLOTS: usize = if kernels::STRIDED { 5 } else { 4 };
+
 /// One source of a convolution.
 #[derive(Clone, Copy)]
 pub(super) struct FeedSource<'a> {
@@ -28,7 +31,7 @@ pub(super) struct RowFeed<'a> {
     /// Whether every value is written twice, side by side.
     doubled: bool,
     /// Source row that each slot of the ring holds, one up (0: nothing, or zeros).
-    held: [usize; 5],
+    held: [usize; MAX_SLOTS],
 }
 
 impl<'a> RowFeed<'a> {
@@ -48,7 +51,7 @@ impl<'a> RowFeed<'a> {
         };
         let doubled = op.upsample && op.algorithm == crate::blob::Algorithm::Direct;
         kernels::clear(ring);
-        Self { sources, affine, geometry, ring, height, width, doubled, held: [0; 5] }
+        Self { sources, affine, geometry, ring, height, width, doubled, held: [0; MAX_SLOTS] }
     }
 
     pub(super) fn geometry(&self) -> Geometry {
@@ -58,7 +61,7 @@ impl<'a> RowFeed<'a> {
     /// Makes source row `row` present, when there is such a row; returns its slot.
     pub(super) fn load(&mut self, row: Option<usize>, out: Elements<'_>) -> Option<usize> {
         let row = row.filter(|&row| row < self.height)?;
-        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, 5);
+        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, MAX_SLOTS);
         let slot = row % slots;
         if self.held[slot] != row + 1 {
             self.held[slot] = row + 1;
@@ -69,7 +72,7 @@ impl<'a> RowFeed<'a> {
 
     /// Like [`RowFeed::load`], with a row of zeros outside the image. `row` counts from one row above the image.
     pub(super) fn load_padded(&mut self, row: usize, out: Elements<'_>) -> usize {
-        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, 5);
+        let slots = (self.ring.len() / self.geometry.len().max(1)).clamp(1, MAX_SLOTS);
         let slot = row % slots;
         match row.checked_sub(1).filter(|&inside| inside < self.height) {
             None => {
