@@ -249,6 +249,7 @@ fn parts_of_weights_suit_their_operator() {
     let other = |change: fn(&mut ConvOp)| refused(change);
     assert!(other(|op| op.algorithm = Algorithm::Direct).contains("cannot be transformed"));
     assert!(other(|op| op.algorithm = Algorithm::Phases).contains("does not suit the kernel"));
+    assert!(other(|op| op.algorithm = Algorithm::Strided).contains("does not suit the kernel"));
     assert!(other(|op| op.expanded = Some(3)).contains("does not follow from the channels"));
     assert!(other(|op| op.per_call = None).contains("length of its constants"), "Winograd weights take more");
     // 36 weights of at most 128 times 4096 pass 2²³.

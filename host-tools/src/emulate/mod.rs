@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use picodream::Model;
+use picodream::blob::{Algorithm, Op};
 use picodream_wire::Request;
 use serde::{Serialize, Serializer};
 
@@ -154,7 +155,14 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
         show_progress: true,
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    let report = Report::read(&run.report)?;
+    let report = Report::read(&run.report).map_err(|error| match machine.has_strided() || !is_strided(&blob) {
+        true => error,
+        false => error.context(format!(
+            "{} has strided convolutions, which only Cortex-M0+, Cortex-M55 and computers compute; export it for the {} instead",
+            path.display(),
+            machine.core_name
+        )),
+    })?;
 
     let flash = flash::flash_bytes(&elf)?;
     let blob_bytes = blob.len() as u64;
@@ -177,6 +185,13 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
         elf,
         log: run.log,
     })
+}
+
+/// Whether a blob has convolutions that not every core computes.
+fn is_strided(blob: &[u8]) -> bool {
+    let Ok(model) = Model::parse(blob) else { return false };
+    let strided = |op: &Op| matches!(op, Op::Conv(op) if op.algorithm == Algorithm::Strided);
+    model.header().is_ok_and(|header| model.ops(&header).any(|op| strided(&op)))
 }
 
 /// Whether firmware for `machine` can be built and run here.
