@@ -3,7 +3,7 @@
 //! Calls the runtime's kernels on the operator's own source, weights and scratch, in the loops of the runtime's `ops/conv.rs`
 //! without what turns sums into outputs. Must stand where the operator would run, when its source is in the arena.
 
-use bytemuck::cast_slice_mut;
+use bytemuck::{cast_slice_mut, try_cast_slice};
 use half::f16;
 use picodream::UNet;
 use picodream::blob::{Algorithm, BLOCK_PIXELS, ConvOp, DType, Op, STRIDED_PAIRS, WeightFormat};
@@ -49,12 +49,15 @@ struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
+    /// `None` where one loop goes from inputs to outputs: it has no integer part by itself.
     fn new(unet: &UNet<'a>, op: &ConvOp, arena: &'a mut [u8]) -> Option<Self> {
         let (a, out) = (unet.tensor(op.src_a), unet.tensor(op.common.out));
         let (cin, cout) = (u32::from(a.channels), u32::from(out.channels));
         let time_dim = op.time.map_or(0, |time| unet.tensor(time).channels.into());
         let layout = op.scratch_layout(cin, cout, a.width.into(), out.statistics);
-        let packed = unet.model().array(unet.header(), &op.common, op.data_layout(cin, cout, time_dim).weight);
+        let data = op.data_layout(cin, cout, time_dim);
+        let array = |region| unet.model().array(unet.header(), &op.common, region);
+        let packed = array(data.weight);
         let expanded = op.expanded.map_or(0..0, |expanded| unet.tensor(expanded).elements().range());
         let parts = [a.elements().range(), op.common.scratch.range(), expanded];
         let [source, scratch, expanded] = arena.get_disjoint_mut(parts).ok()?;
@@ -63,9 +66,14 @@ impl<'a> Layer<'a> {
         let [acc, tiles, ring] = scratch.get_disjoint_mut([layout.acc.range(), tiles, layout.rows.range()]).ok()?;
         let columns = op.row_columns(a.width.into()) as usize;
         let (kernel, stride) = (op.kernel.into(), op.stride.into());
+        let geometry = Geometry { kernel, stride, pairs: cin.div_ceil(2) as usize, columns };
+        let (scale, bias) = (array(data.scale).as_chunks().0, try_cast_slice(array(data.bias)).unwrap_or(&[]));
+        if kernels::Point::new(packed, geometry, scale, bias).is_some() {
+            return None;
+        }
         Some(Self {
             op: *op,
-            geometry: Geometry { kernel, stride, pairs: cin.div_ceil(2) as usize, columns },
+            geometry,
             source: cast_slice_mut(source),
             weight,
             acc: cast_slice_mut(acc),

@@ -327,7 +327,7 @@ const fn belongs(product: usize, output: usize) -> bool {
 mod tests {
     use super::super::check::{self, Case};
     use super::*;
-    use crate::blob::{PlainWeights, direct_bytes, phases_bytes, winograd_bytes};
+    use crate::blob::{PlainWeights, STRIDED_PAIRS, direct_bytes, phases_bytes, winograd_bytes};
     use std::vec;
 
     #[test]
@@ -384,6 +384,20 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(first), [1, 2, 1 + 4, 4]);
         assert_eq!([4, 5, 6, 7].map(first), [8, 16, 8 + 32, 32]);
         assert_eq!([8, 9, 10, 11].map(first), [1 + 64, 2 - 1, 1 + 4 + 64 - 2, 4 - 2]);
+    }
+
+    #[test]
+    fn strided_weights_come_in_parts() {
+        let mut weight = vec![0i8; 9 * 5 * 40];
+        weight.iter_mut().enumerate().for_each(|(at, w)| *w = (at * 37 % 255) as u8 as i8);
+        let pack = |weight: &[i8]| {
+            let cout = weight.len() / 45;
+            let mut packed = vec![0; winograd_bytes(5, cout as u32) as usize];
+            PlainWeights { weight, kernel: 3, cin: 5, cout }.pack_strided(&mut packed);
+            packed
+        };
+        let (first, second) = weight.split_at(45 * 2 * STRIDED_PAIRS);
+        assert_eq!(pack(&weight), [pack(first), pack(second)].concat());
     }
 
     #[test]

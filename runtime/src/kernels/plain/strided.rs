@@ -127,8 +127,8 @@ impl Layer<'_> {
                 let first = bytes * usize::from(run_of[0]);
                 let next = run_of.get(1).map(|next| bytes * usize::from(*next));
                 let jump = next.map_or(0, |next| next.wrapping_sub(first + bytes).wrapping_add(1));
-                // SAFETY: `count` positions of 8 · pairs inputs are unpacked to at most as many words as there are; of each pair
-                // of output channels, which has 16 · bytes of weights, two sums' are read; four sums of each channel of the
+                // SAFETY: `count` positions of 8 · pairs inputs are unpacked to at most as many words as there are; as many of
+                // the 16 sums of weights, `bytes` each, are read by their numbers in GROUPS; four sums of each channel of the
                 // group are read and written.
                 unsafe {
                     unpack(tiles[8 * pairs * position..].as_ptr(), words.as_mut_ptr(), count * pairs);

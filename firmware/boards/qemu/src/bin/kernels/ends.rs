@@ -125,6 +125,30 @@ pub fn finish(index: u64) -> Result<(), usize> {
     compare(&got_sums.map(comparable), &want_sums.map(comparable)).map_err(|at| at + OUT)
 }
 
+/// 128 of all halves, which to f32, added to nothing, and back are what they were, but for the sign of zero and the kind of NaN;
+/// and their sums and squares.
+pub fn halves(index: u64) -> Result<(), usize> {
+    const CHANNELS: usize = 16;
+    const ALL: usize = CHANNELS * BLOCK_PIXELS;
+    let every = Aligned::<f16, ALL>(core::array::from_fn(|at| f16::from_bits((index as usize * ALL + at) as u16)));
+    let (scale, bias) = (Aligned([1.0f32.to_le_bytes(); CHANNELS]), [0.0; CHANNELS]);
+    let block = Finish { acc: &[0; ALL], pixels: BLOCK_PIXELS, scale: &scale.0, bias: &bias, pitch: CHANNELS };
+    let (residual, mut out) = (Residual::Elsewhere(&every.0), Aligned([f16::ZERO; ALL]));
+    let mut sums = [0.0f32; 2 * CHANNELS];
+    if !kernels::finish(&block, residual, &mut out.0, &mut sums) {
+        portable::finish_with(&block, |at, values| store(residual, at, values, &mut out.0), &mut sums);
+    }
+    let want = |half: f16| if half == f16::ZERO { 0 } else { comparable(half.to_f32()) };
+    compare(&out.0.map(|half| comparable(half.to_f32())), &every.0.map(want))?;
+    let mut wants = [0.0f32; 2 * CHANNELS];
+    for (at, half) in every.0.iter().enumerate() {
+        let value = half.to_f32();
+        wants[2 * (at % CHANNELS)] += value;
+        wants[2 * (at % CHANNELS) + 1] += value * value;
+    }
+    compare(&sums.map(comparable), &wants.map(comparable)).map_err(|at| at + ALL)
+}
+
 /// Adds the residual and stores, as an output in f16 does.
 pub fn store(residual: Residual<'_>, at: usize, values: &mut [f32], out: &mut [f16]) {
     for (i, value) in values.iter_mut().enumerate() {

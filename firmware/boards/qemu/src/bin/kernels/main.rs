@@ -26,7 +26,7 @@ pub struct Difference {
 /// A loop's name, a case of it, and how many cases there are.
 type Check = (&'static str, fn(u64) -> Result<(), usize>, u32);
 
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 17] = [
     ("direct", sums::direct, 400),
     ("phase", sums::phase, 200),
     ("winograd_input", sums::winograd_input, 150),
@@ -40,6 +40,7 @@ const CHECKS: [Check; 16] = [
     ("clear", ends::clear, 100),
     ("feed", ends::feed, 400),
     ("finish", ends::finish, 400),
+    ("finish of every half", ends::halves, 512),
     ("narrow", rest::narrow, 200),
     ("dots", rest::dots, 200),
     ("mix", rest::mix, 150),
