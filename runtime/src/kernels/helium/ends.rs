@@ -73,7 +73,7 @@ unsafe extern "C" {
     fn picodream_helium_finish(ends: &Ends);
     fn picodream_helium_finish_pair(ends: &Ends);
     fn picodream_helium_sums_pair(out: *const f16, sums: *mut f32, pitch: usize, pixels: usize);
-    fn picodream_helium_normal(scale: *const [u8; 4], bias: *const f32, quads: usize) -> bool;
+    fn picodream_helium_normal(scale: *const [u8; 4], bias: *const f32, eights: usize) -> bool;
 }
 
 /// Scales of a plain quantiser for which a subnormal number, flushed or not, rounds to the same integer: 128 is added.
@@ -243,9 +243,9 @@ pub(super) fn first(residual: Residual<'_>, out: &[f16], end: usize) -> Option<*
 #[inline(always)]
 pub(super) fn normal(block: &Finish<'_>) -> bool {
     let channels = block.scale.len();
-    if channels.is_multiple_of(4) {
+    if channels.is_multiple_of(8) {
         // SAFETY: as many scales and biases are read as there are channels.
-        return unsafe { picodream_helium_normal(block.scale.as_ptr(), block.bias.as_ptr(), channels / 4) };
+        return unsafe { picodream_helium_normal(block.scale.as_ptr(), block.bias.as_ptr(), channels / 8) };
     }
     block
         .scale

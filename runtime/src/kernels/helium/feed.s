@@ -218,6 +218,16 @@ END picodream_helium_feed_bytes_silu
 picodream_helium_clear:
     push {{r4, lr}}
     vmov.i32 q0, #0
+    // Four vectors at a time, then what is left.
+    lsrs r4, r1, #5
+    and r1, r1, #31
+    wls lr, r4, 3f
+4:
+    .rept 4
+    vstrh.16 q0, [r0], #16
+    .endr
+    le lr, 4b
+3:
     wlstp.16 lr, r1, 2f
 1:
     vstrh.16 q0, [r0], #16

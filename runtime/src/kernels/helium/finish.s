@@ -173,7 +173,7 @@ picodream_helium_sums_pair:
     pop {{r4, pc}}
     .size picodream_helium_sums_pair, . - picodream_helium_sums_pair
 
-// fn(scale, bias, quads) -> whether vectors, which flush subnormal numbers, give the same bits: every scale is at least 2^-40
+// fn(scale, bias, eights) -> whether vectors, which flush subnormal numbers, give the same bits: every scale is at least 2^-40
 // (then no product and, for a product that is not zero, no sum is subnormal), no bias is subnormal.
     .section .text.picodream_helium_normal, "ax", %progbits
     .p2align 2
@@ -187,12 +187,14 @@ picodream_helium_normal:
     movs r4, #1
     dls lr, r2
 1:
+    .rept 2
     vldrw.u32 q0, [r0], #16
     vminv.u32 r3, q0
     vldrw.u32 q1, [r1], #16
     vshl.i32 q1, q1, #1
     vsub.i32 q1, q1, r4
     vminv.u32 r12, q1
+    .endr
     le lr, 1b
     // Twice the bits of the smallest normal number, less one; zero became the largest.
     movw r4, #0xffff

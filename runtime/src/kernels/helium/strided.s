@@ -253,8 +253,10 @@ picodream_helium_strided_input:
     add r6, r5, r12
     add r7, r6, r12
     add r8, r7, r12
+    lsr lr, lr, #1
     dls lr, lr
 30:
+    .rept 2
     vldrw.u32 q0, [r4], #16
     vldrw.u32 q1, [r1], #16
     vldrw.u32 q2, [r7], #16
@@ -278,6 +280,7 @@ picodream_helium_strided_input:
     vst21.32 {{q4, q5}}, [r9]!
     vst20.32 {{q6, q7}}, [r10]
     vst21.32 {{q6, q7}}, [r10]!
+    .endr
     le lr, 30b
     add sp, #8
     LEAVE
