@@ -48,6 +48,14 @@ impl Geometry {
         2 * word + channel % 2
     }
 
+    /// Whether the words of eight neighbouring columns, from a multiple of eight on (or, where there is padding, from any), lie
+    /// side by side.
+    #[inline]
+    #[must_use]
+    pub const fn is_contiguous(&self) -> bool {
+        self.kernel == 1 || self.stride == 1
+    }
+
     /// Where the words under output `x` (a multiple of 4) and its right neighbours begin, for a pair of channels and a
     /// kernel column.
     #[inline]

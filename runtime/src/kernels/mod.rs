@@ -46,28 +46,32 @@ pub(crate) use declined::{Prepared, direct_row, prepare};
 
 #[cfg(any(picodream_backend = "helium", picodream_backend = "dsp"))]
 pub use backend::clear;
+#[cfg(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")))]
+pub use backend::dots;
 #[cfg(picodream_backend = "dsp")]
 pub use backend::expand;
 #[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
 pub(crate) use backend::feed_row;
 #[cfg(not(all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
 use backend::mix as own_mix;
+#[cfg(not(any(picodream_backend = "plain", all(picodream_backend = "dsp", not(target_abi = "eabihf")))))]
+pub use backend::narrow;
 #[cfg(picodream_backend = "helium")]
 pub use backend::{Point, winograd_eight};
 #[cfg(all(picodream_backend = "dsp", target_abi = "eabihf"))]
 pub use backend::{add_and_clear, feed_doubled};
-#[cfg(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf")))]
-pub use backend::{dots, narrow};
+#[cfg(not(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf"))))]
+pub use declined::dots;
 #[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
 pub(crate) use declined::feed_row;
 #[cfg(all(picodream_backend = "dsp", not(target_abi = "eabihf")))]
 use declined::mix as own_mix;
+#[cfg(any(picodream_backend = "plain", all(picodream_backend = "dsp", not(target_abi = "eabihf"))))]
+pub use declined::narrow;
 #[cfg(not(picodream_backend = "helium"))]
 pub use declined::{Point, winograd_eight};
 #[cfg(not(all(picodream_backend = "dsp", target_abi = "eabihf")))]
 pub use declined::{add_and_clear, feed_doubled};
-#[cfg(not(any(picodream_backend = "helium", all(picodream_backend = "dsp", target_abi = "eabihf"))))]
-pub use declined::{dots, narrow};
 
 use half::f16;
 

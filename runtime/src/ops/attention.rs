@@ -41,8 +41,11 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
     let constants = (Floats::new(array(data.gamma)), Floats::new(array(data.beta)));
     affine(op.norm, [sums, &[]], height * width, constants, false, pairs);
 
-    let queries = Queries::new(array(data.q_weight), array(data.q_scale), array(data.q_bias), channels);
-    let mut prepared = Prepared::new();
+    // Apart from what refers to them: they are large, and would be moved.
+    let (mut prepared_query, mut prepared) = (Prepared::new(), Prepared::new());
+    kernels::prepare(array(data.q_weight), channels, &mut prepared_query);
+    let constants = [data.q_weight, data.q_scale, data.q_bias].map(array);
+    let queries = Queries::new(constants, &prepared_query, channels);
     kernels::prepare(array(data.proj_weight), channels, &mut prepared);
     bias.iter_mut().zip(Floats::new(array(data.proj_bias)).iter_from(0)).for_each(|(slot, bias)| *slot = bias);
     let kv = Elements::new(kv_bytes, kv.dtype, &[]);
@@ -92,7 +95,7 @@ fn geometry(channels: usize) -> Geometry {
 /// The projection that makes queries.
 struct Queries<'m> {
     weight: &'m [u8],
-    prepared: Prepared,
+    prepared: &'m Prepared,
     point: Option<Point<'m>>,
     scale: &'m [u8],
     bias: Floats<'m>,
@@ -100,12 +103,11 @@ struct Queries<'m> {
 }
 
 impl<'m> Queries<'m> {
-    fn new(weight: &'m [u8], scale: &'m [u8], bias: &'m [u8], channels: usize) -> Self {
+    /// Of weight, scale and bias.
+    fn new([weight, scale, bias]: [&'m [u8]; 3], prepared: &'m Prepared, channels: usize) -> Self {
         let floats = bytemuck::try_cast_slice(bias).unwrap_or(&[]);
         let point = Point::new(weight, geometry(channels), scale.as_chunks().0, floats);
-        let mut queries = Self { weight, prepared: Prepared::new(), point, scale, bias: Floats::new(bias), channels };
-        kernels::prepare(weight, channels, &mut queries.prepared);
-        queries
+        Self { weight, prepared, point, scale, bias: Floats::new(bias), channels }
     }
 
     /// From the quantised row to the queries.
@@ -124,7 +126,7 @@ impl<'m> Queries<'m> {
             let scale = self.scale.as_chunks().0;
             let block = Finish { acc: &[], pixels, scale, bias, pitch: self.channels };
             let out = ElementsMut::F32(&mut *query);
-            if kernels::direct_row(&self.prepared, &taps, &block, Residual::None, out, &mut []) {
+            if kernels::direct_row(self.prepared, &taps, &block, Residual::None, out, &mut []) {
                 return;
             }
         }

@@ -7,7 +7,7 @@ use core::arch::x86_64::*;
 
 use half::f16;
 
-use super::lanes::Lanes;
+use super::lanes::{DIMS, Lanes};
 use super::prepare::Block;
 
 /// Eight lanes.
@@ -95,6 +95,45 @@ impl Lanes for Avx2 {
         // SAFETY: AVX exists.
         unsafe { _mm256_mul_ps(a, b) }
     }
+
+    #[inline(always)]
+    fn div(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX exists.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: AVX exists.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> __m256 {
+        // SAFETY: AVX exists.
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn load_columns(rows: &[&[f16]; 16]) -> [__m256; DIMS] {
+        let mut columns = [Self::splat(0.0); DIMS];
+        for (half, columns) in columns.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            if rows[0].len() <= 8 * half {
+                break;
+            }
+            // SAFETY: AVX exists.
+            let mut words = [unsafe { _mm256_setzero_si256() }; 8];
+            for (words, row) in words.iter_mut().zip(rows) {
+                // SAFETY: AVX exists.
+                *words = unsafe { _mm256_castps_si256(Self::load_halves(&row[8 * half..])) };
+            }
+            for (column, words) in columns.iter_mut().zip(transpose(words)) {
+                // SAFETY: AVX exists.
+                *column = unsafe { _mm256_castsi256_ps(words) };
+            }
+        }
+        columns
+    }
 }
 
 /// As [`super::prepare::plain_block`]: a transposition of eight by eight words, each split into two.
@@ -122,7 +161,7 @@ pub(super) fn block(words: &[[u8; 4]], taps: usize) -> Block {
 
 /// Transposes words.
 #[inline(always)]
-pub(super) fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
+fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
     // SAFETY: AVX2 exists.
     unsafe {
         let mut pairs = rows;

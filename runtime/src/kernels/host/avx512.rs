@@ -7,7 +7,7 @@ use core::arch::x86_64::*;
 
 use half::f16;
 
-use super::lanes::Lanes;
+use super::lanes::{DIMS, Lanes};
 
 /// Sixteen lanes.
 #[derive(Clone, Copy, Debug)]
@@ -93,5 +93,74 @@ impl Lanes for Avx512 {
     fn mul(a: __m512, b: __m512) -> __m512 {
         // SAFETY: AVX-512 exists.
         unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: AVX-512 exists.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: AVX-512 exists.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> __m512 {
+        // SAFETY: AVX-512 exists.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn load_columns(rows: &[&[f16]; 16]) -> [__m512; DIMS] {
+        let mut columns = [Self::splat(0.0); DIMS];
+        // SAFETY: AVX-512 exists; sixteen halves of a row are there, and the loads ask for no alignment.
+        unsafe {
+            // A quarter of 128 bits has eight halves: of row i the first and the second, then of row i + 8.
+            let mut words = [_mm512_setzero_si512(); 8];
+            for (i, words) in words.iter_mut().enumerate() {
+                let [low, high] = [&rows[i][..DIMS], &rows[i + 8][..DIMS]];
+                let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.as_ptr().cast()));
+                *words = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.as_ptr().cast()));
+            }
+            let quarters = _mm512_setr_epi64(0, 1, 4, 5, 2, 3, 6, 7);
+            for (d, words) in transpose_quarters(words).into_iter().enumerate() {
+                let words = _mm512_permutexvar_epi64(quarters, words);
+                columns[d] = _mm512_cvtph_ps(_mm512_castsi512_si256(words));
+                columns[d + 8] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(words));
+            }
+        }
+        columns
+    }
+}
+
+/// Transposes eight by eight halfwords in each quarter.
+#[inline(always)]
+fn transpose_quarters(rows: [__m512i; 8]) -> [__m512i; 8] {
+    // SAFETY: AVX-512 exists.
+    unsafe {
+        // Rows 2i and 2i + 1: columns 0 to 3, columns 4 to 7.
+        let mut pairs = rows;
+        for i in 0..4 {
+            pairs[2 * i] = _mm512_unpacklo_epi16(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm512_unpackhi_epi16(rows[2 * i], rows[2 * i + 1]);
+        }
+        // Rows 4h to 4h + 3: two columns each.
+        let mut fours = pairs;
+        for h in 0..2 {
+            let [a, b, c, d] = [pairs[4 * h], pairs[4 * h + 1], pairs[4 * h + 2], pairs[4 * h + 3]];
+            fours[4 * h] = _mm512_unpacklo_epi32(a, c);
+            fours[4 * h + 1] = _mm512_unpackhi_epi32(a, c);
+            fours[4 * h + 2] = _mm512_unpacklo_epi32(b, d);
+            fours[4 * h + 3] = _mm512_unpackhi_epi32(b, d);
+        }
+        let mut columns = fours;
+        for i in 0..4 {
+            columns[2 * i] = _mm512_unpacklo_epi64(fours[i], fours[i + 4]);
+            columns[2 * i + 1] = _mm512_unpackhi_epi64(fours[i], fours[i + 4]);
+        }
+        columns
     }
 }

@@ -7,6 +7,7 @@ use core::arch::x86_64::*;
 
 use half::f16;
 
+use super::place::place;
 use crate::blob::BLOCK_PIXELS;
 use crate::kernels::{Feed, FeedTarget, RowSource};
 use crate::quant::{Quantiser, SILU_TABLE};
@@ -15,7 +16,7 @@ use crate::tensor::Elements;
 /// Channels of a vector.
 const CHANNELS: usize = 8;
 
-/// Quantises the row; `false` for f32, and where the source begins inside a pair of channels.
+/// Quantises the row; `false` where the source begins inside a pair of channels.
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn feed(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
     let row = source.first..source.first + source.width * feed.channels;
@@ -23,7 +24,9 @@ pub(super) fn feed(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTar
         _ if target.channel % 2 == 1 => return false,
         Elements::F16(values) => by_rule(source, feed, target, Halves(&values[row])),
         Elements::I8(values, scales) => by_rule(source, feed, target, Bytes(&values[row], scales)),
-        Elements::F32(_) => return false,
+        // The caller has a shorter loop for a few channels of f32.
+        Elements::F32(_) if feed.channels < CHANNELS => return false,
+        Elements::F32(values) => by_rule(source, feed, target, Floats(&values[row])),
     }
     true
 }
@@ -50,13 +53,8 @@ fn feed_all(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>
             } else {
                 block(&row, &rule, factors, at, pixels, count)
             };
-            for (pair, words) in words.iter().enumerate().take(count.div_ceil(2)) {
-                if source.doubled {
-                    place_doubled(target, x, pixels, first + 2 * pair, *words);
-                } else {
-                    place(target, x, pixels, first + 2 * pair, *words);
-                }
-            }
+            // SAFETY: AVX2 exists: this is inlined into `feed`.
+            unsafe { place(target, (x, pixels), first, &words[..count.div_ceil(2)], source.doubled) };
         }
     }
 }
@@ -99,6 +97,18 @@ impl Row for Halves<'_> {
     }
 }
 
+struct Floats<'a>(&'a [f32]);
+
+impl Row for Floats<'_> {
+    #[inline(always)]
+    fn load(&self, at: usize, _channel: usize, count: usize) -> __m256 {
+        let mut values = [0.0f32; CHANNELS];
+        values[..count].copy_from_slice(&self.0[at..at + count]);
+        // SAFETY: AVX exists; eight values are there, and the load asks for no alignment.
+        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+}
+
 /// Integers, and the scale of each channel.
 struct Bytes<'a>(&'a [i8], &'a [f32]);
 
@@ -117,7 +127,7 @@ impl Row for Bytes<'_> {
 }
 
 /// [`Quantiser::quantise`] of eight values.
-trait Rule {
+pub(super) trait Rule {
     fn quantise(&self, x: __m256) -> __m256i;
 }
 
@@ -153,49 +163,9 @@ fn transpose(q: [__m256i; BLOCK_PIXELS]) -> [__m256i; CHANNELS / 2] {
     }
 }
 
-/// Writes the words of a pair of channels (`channel` of the source and the next) of the pixels from `x` on.
-#[inline(always)]
-fn place(target: &mut FeedTarget<'_>, x: usize, pixels: usize, channel: usize, words: __m256i) {
-    let (column, channel) = (target.column + x, target.channel + channel);
-    let first = target.geometry.index(column, channel);
-    if pixels == BLOCK_PIXELS && target.geometry.stride == 1 {
-        let row = &mut target.row[first..first + 2 * BLOCK_PIXELS];
-        // SAFETY: AVX exists; there is room for the 32 bytes, and the store asks for no alignment.
-        unsafe { _mm256_storeu_si256(row.as_mut_ptr().cast(), words) };
-        return;
-    }
-    for (p, word) in split(words).iter().enumerate().take(pixels) {
-        put(target, column + p, channel, *word);
-    }
-}
-
-/// Like [`place`], every pixel twice.
-#[inline(always)]
-fn place_doubled(target: &mut FeedTarget<'_>, x: usize, pixels: usize, channel: usize, words: __m256i) {
-    let (column, channel) = (target.column + 2 * x, target.channel + channel);
-    for (p, word) in split(words).iter().enumerate().take(pixels) {
-        put(target, column + 2 * p, channel, *word);
-        put(target, column + 2 * p + 1, channel, *word);
-    }
-}
-
-#[inline(always)]
-fn put(target: &mut FeedTarget<'_>, column: usize, channel: usize, word: [i16; 2]) {
-    let at = target.geometry.index(column, channel);
-    target.row[at..at + 2].copy_from_slice(&word);
-}
-
-#[inline(always)]
-fn split(words: __m256i) -> [[i16; 2]; BLOCK_PIXELS] {
-    let mut each = [[0; 2]; BLOCK_PIXELS];
-    // SAFETY: AVX exists; there is room for the 32 bytes, and the store asks for no alignment.
-    unsafe { _mm256_storeu_si256(each.as_mut_ptr().cast(), words) };
-    each
-}
-
 /// [`Quantiser::Plain`].
 #[derive(Clone, Copy)]
-struct Plain {
+pub(super) struct Plain {
     scale: __m256,
     half: __m256,
     low: __m256,
@@ -205,13 +175,17 @@ struct Plain {
 impl Plain {
     #[inline(always)]
     fn new(scale: f32, qmax: i32) -> Self {
+        // SAFETY: AVX exists.
+        Self::of_lanes(unsafe { _mm256_set1_ps(scale) }, qmax)
+    }
+
+    /// With a scale for each lane.
+    #[inline(always)]
+    pub(super) fn of_lanes(scale: __m256, qmax: i32) -> Self {
         // Limits before the shift by eight bits that give −(qmax + 1) and qmax behind it; both are exact.
         let (low, high) = (-256.0 * (qmax + 1) as f32, (256 * qmax + 255) as f32);
         // SAFETY: AVX exists.
-        unsafe {
-            let [scale, half] = [_mm256_set1_ps(scale), _mm256_set1_ps(128.0)];
-            Self { scale, half, low: _mm256_set1_ps(low), high: _mm256_set1_ps(high) }
-        }
+        unsafe { Self { scale, half: _mm256_set1_ps(128.0), low: _mm256_set1_ps(low), high: _mm256_set1_ps(high) } }
     }
 }
 

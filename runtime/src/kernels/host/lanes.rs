@@ -4,6 +4,9 @@ use half::f16;
 
 use crate::f16 as convert;
 
+/// Dimensions of keys that [`Lanes::load_columns`] loads.
+pub(super) const DIMS: usize = 16;
+
 /// 32-bit lanes, one an output channel.
 ///
 /// The implementations with processor features call instructions that only some processors have: they are used only inside
@@ -37,6 +40,14 @@ pub(super) trait Lanes: Copy {
     fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// a · b.
     fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// a / b.
+    fn div(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The larger; b where one is NaN.
+    fn max(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// The same in every lane.
+    fn splat(value: f32) -> Self::Floats;
+    /// Element d of each of the first rows, as many as lanes, in vector d: all 16 or the first 8.
+    fn load_columns(rows: &[&[f16]; 16]) -> [Self::Floats; DIMS];
 }
 
 /// Plain arrays, which the compiler turns into whatever vectors the build allows.
@@ -106,5 +117,25 @@ impl Lanes for Plain {
     #[inline(always)]
     fn mul(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         core::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn div(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        core::array::from_fn(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn max(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        core::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> [f32; 8] {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    fn load_columns(rows: &[&[f16]; 16]) -> [[f32; 8]; DIMS] {
+        core::array::from_fn(|d| core::array::from_fn(|k| rows[k].get(d).map_or(0.0, |half| convert::to_f32(*half))))
     }
 }

@@ -13,9 +13,15 @@ mod avx512;
 mod detect;
 #[cfg(target_arch = "x86_64")]
 mod feed;
+#[cfg(target_arch = "x86_64")]
+mod feed512;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod mix;
+#[cfg(target_arch = "x86_64")]
+mod narrow;
+#[cfg(target_arch = "x86_64")]
+mod place;
 mod prepare;
 mod row;
 
@@ -47,9 +53,12 @@ pub(crate) fn prepare(weight: &[u8], cout: usize, prepared: &mut Prepared) {
 /// Quantises a row of any storage; `false` leaves it to the caller, who calls [`portable::feed_with`]: the definition.
 pub(crate) fn feed_row(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if detect::level() >= Level::Avx2 {
-        // SAFETY: the processor has what the function is compiled for.
-        return unsafe { feed::feed(source, feed, target) };
+    match detect::level() {
+        Level::Baseline => {}
+        // SAFETY: the processor has what the functions are compiled for.
+        Level::Avx512 if unsafe { feed512::feed(source, feed, target) } => return true,
+        // SAFETY: as above.
+        Level::Avx2 | Level::Avx512 => return unsafe { feed::feed(source, feed, target) },
     }
     let _ = (source, feed, target);
     false
@@ -58,11 +67,25 @@ pub(crate) fn feed_row(source: &RowSource<'_>, feed: &Feed<'_>, target: &mut Fee
 /// Attention from queries to mixed values; `false` leaves it to the caller, whose loop (`ops/attention.rs`) defines the result.
 pub(crate) fn mix(mix: &mut Mix<'_>) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if detect::level() >= Level::Avx2 {
-        // SAFETY: the processor has what the function is compiled for.
-        return unsafe { mix::mix(mix) };
+    match detect::level() {
+        Level::Baseline => {}
+        // SAFETY: the processor has what the functions are compiled for.
+        Level::Avx512 if unsafe { x86::mix_avx512(mix) } => return true,
+        // SAFETY: as above.
+        Level::Avx2 | Level::Avx512 => return unsafe { x86::mix_avx2(mix) },
     }
     let _ = mix;
+    false
+}
+
+/// A tensor to 8 bits, as `ops/narrow.rs` does it; its channels are as many as scales. `false` leaves it to the caller.
+pub fn narrow(values: &[half::f16], integers: &mut [i8], scales: &mut [f32]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if detect::level() >= Level::Avx2 {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { narrow::narrow(values, integers, scales) };
+    }
+    let _ = (values, integers, scales);
     false
 }
 
@@ -110,6 +133,16 @@ mod x86 {
     #[target_feature(enable = "avx2")]
     pub(super) fn direct_avx2(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut [i32]) {
         portable::direct(taps, weight, x, pixels, acc);
+    }
+
+    #[target_feature(enable = "avx2,f16c")]
+    pub(super) fn mix_avx2(mix: &mut Mix<'_>) -> bool {
+        mix::mix::<avx2::Avx2>(mix)
+    }
+
+    #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl")]
+    pub(super) fn mix_avx512(mix: &mut Mix<'_>) -> bool {
+        mix::mix::<avx512::Avx512>(mix)
     }
 
     #[target_feature(enable = "avx2,f16c")]

@@ -202,6 +202,10 @@ impl Target<'_, '_> {
         };
         let stored = match &mut self.out {
             ElementsMut::F16(out) => store::<V>(value, &mut out[at..], channels.count),
+            ElementsMut::F32(out) if channels.count == V::WIDTH => {
+                V::store_floats(value, &mut out[at..]);
+                value
+            }
             ElementsMut::F32(out) => {
                 let mut lanes = [0.0; MAX_WIDTH];
                 V::store_floats(value, &mut lanes);
