@@ -21,12 +21,13 @@ impl Prepared {
     }
 }
 
-/// Brings direct weights of `cout` channels into the order of [`direct_row`].
-pub(crate) fn prepare(_weight: &[u8], _cout: usize, _prepared: &mut Prepared) {}
+/// Brings direct weights of `cout` channels into the order of [`direct_row`], for rows of a geometry.
+pub(crate) fn prepare(_weight: &[u8], _geometry: &Geometry, _cout: usize, _prepared: &mut Prepared) {}
 
-/// A whole output row: the sums of [`super::direct`], stored as by [`super::finish`]; `block.acc` is not used.
+/// Output row `y`, whole: the sums of [`super::direct`], stored as by [`super::finish`]; `block.acc` is not used.
 pub(crate) fn direct_row(
-    _prepared: &Prepared,
+    _prepared: &mut Prepared,
+    _y: usize,
     _taps: &Taps<'_>,
     _block: &Finish<'_>,
     _residual: Residual<'_>,

@@ -43,10 +43,10 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
 
     // Apart from what refers to them: they are large, and would be moved.
     let (mut prepared_query, mut prepared) = (Prepared::new(), Prepared::new());
-    kernels::prepare(array(data.q_weight), channels, &mut prepared_query);
+    kernels::prepare(array(data.q_weight), &geometry(channels), channels, &mut prepared_query);
     let constants = [data.q_weight, data.q_scale, data.q_bias].map(array);
-    let queries = Queries::new(constants, &prepared_query, channels);
-    kernels::prepare(array(data.proj_weight), channels, &mut prepared);
+    let mut queries = Queries::new(constants, &mut prepared_query, channels);
+    kernels::prepare(array(data.proj_weight), &geometry(channels), channels, &mut prepared);
     bias.iter_mut().zip(Floats::new(array(data.proj_bias)).iter_from(0)).for_each(|(slot, bias)| *slot = bias);
     let kv = Elements::new(kv_bytes, kv.dtype, &[]);
     let source = if in_place { Source::Output } else { Source::Own(Elements::new(src_bytes, src.dtype, &[])) };
@@ -71,7 +71,7 @@ pub(crate) fn run(context: Context<'_>, op: &AttentionOp, operands: [TensorRecor
             let block = Block { acc: &[], pixel, pixels, channel: 0, channels, row: 0 };
             let done = match &point {
                 Some(point) => output.point_row(point, work.row, &block, bytemuck::cast_slice_mut(work.scores)),
-                None => output.direct_row(&prepared, &taps(channels, work.row), &block),
+                None => output.direct_row(&mut prepared, 0, &taps(channels, work.row), &block),
             };
             if !done {
                 let acc = bytemuck::cast_slice_mut(work.scores);
@@ -95,7 +95,7 @@ fn geometry(channels: usize) -> Geometry {
 /// The projection that makes queries.
 struct Queries<'m> {
     weight: &'m [u8],
-    prepared: &'m Prepared,
+    prepared: &'m mut Prepared,
     point: Option<Point<'m>>,
     scale: &'m [u8],
     bias: Floats<'m>,
@@ -104,14 +104,14 @@ struct Queries<'m> {
 
 impl<'m> Queries<'m> {
     /// Of weight, scale and bias.
-    fn new([weight, scale, bias]: [&'m [u8]; 3], prepared: &'m Prepared, channels: usize) -> Self {
+    fn new([weight, scale, bias]: [&'m [u8]; 3], prepared: &'m mut Prepared, channels: usize) -> Self {
         let floats = bytemuck::try_cast_slice(bias).unwrap_or(&[]);
         let point = Point::new(weight, geometry(channels), scale.as_chunks().0, floats);
         Self { weight, prepared, point, scale, bias: Floats::new(bias), channels }
     }
 
     /// From the quantised row to the queries.
-    fn project(&self, work: &mut Work<'_>, pixels: usize) {
+    fn project(&mut self, work: &mut Work<'_>, pixels: usize) {
         let taps = taps(self.channels, work.row);
         let query = &mut work.query[..pixels * self.channels];
         let acc = bytemuck::cast_slice_mut(work.scores);
@@ -126,7 +126,7 @@ impl<'m> Queries<'m> {
             let scale = self.scale.as_chunks().0;
             let block = Finish { acc: &[], pixels, scale, bias, pitch: self.channels };
             let out = ElementsMut::F32(&mut *query);
-            if kernels::direct_row(self.prepared, &taps, &block, Residual::None, out, &mut []) {
+            if kernels::direct_row(self.prepared, 0, &taps, &block, Residual::None, out, &mut []) {
                 return;
             }
         }

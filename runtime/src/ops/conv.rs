@@ -234,7 +234,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn direct(&mut self, op: &ConvOp) {
         let mut prepared = Prepared::new();
-        kernels::prepare(self.weights.stored, self.cout, &mut prepared);
+        kernels::prepare(self.weights.stored, &self.feed.geometry(), self.cout, &mut prepared);
         let point = Point::new(self.weights.stored, self.feed.geometry(), self.output.scale, self.output.bias);
         let (kernel, stride, shift) = (usize::from(op.kernel), usize::from(op.stride), u32::from(op.upsample));
         for y in 0..self.height {
@@ -249,7 +249,7 @@ impl Work<'_> {
                 Block { acc: &[], pixel: y * self.width, pixels: self.width, channel: 0, channels: self.cout, row: 0 };
             let done = match (&point, rows[0]) {
                 (Some(point), Some(inputs)) => self.output.point_row(point, inputs, &row, self.acc),
-                _ => prepared.is_ready() && self.output.direct_row(&prepared, &taps, &row),
+                _ => prepared.is_ready() && self.output.direct_row(&mut prepared, y, &taps, &row),
             };
             for x in (0..self.width).step_by(BLOCK_PIXELS).take_while(|_| !done) {
                 let pixels = BLOCK_PIXELS.min(self.width - x);

@@ -62,12 +62,12 @@ impl Output<'_> {
         portable::finish_with(&finish, put, sums);
     }
 
-    /// A whole output row of a direct convolution at once; `false` when the back end has no loop for it.
-    pub(super) fn direct_row(&mut self, prepared: &Prepared, taps: &Taps<'_>, block: &Block<'_>) -> bool {
+    /// Output row `y` of a direct convolution at once; `false` when the back end has no loop for it.
+    pub(super) fn direct_row(&mut self, prepared: &mut Prepared, y: usize, taps: &Taps<'_>, block: &Block<'_>) -> bool {
         let (finish, first) = self.parts(block);
         let sums = self.statistics.row_mut(block.row, block.channel..block.channel + block.channels);
         let Some((residual, out)) = storages(self.residual, &mut self.out, first) else { return false };
-        kernels::direct_row(prepared, taps, &finish, residual, out, sums)
+        kernels::direct_row(prepared, y, taps, &finish, residual, out, sums)
     }
 
     /// The same of a 1×1 convolution that a loop fits: some pixels of a row, all channels; `acc` is scratch.

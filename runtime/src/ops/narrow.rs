@@ -48,3 +48,62 @@ pub(crate) fn run([src, out]: [TensorRecord; 2], arena: &mut [u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob::DType;
+    use crate::f16 as convert;
+    use crate::rng::NoiseStream;
+    use half::f16;
+    use std::vec::Vec;
+
+    /// Bytes of the narrow tensor, from a source of halves or of the same values as f32, which no back end has a loop for.
+    fn narrowed(values: &[f16], channels: usize, dtype: DType) -> Vec<u8> {
+        let pixels = (values.len() / channels) as u16;
+        let record =
+            TensorRecord { height: 1, width: pixels, channels: channels as u16, dtype, statistics: true, offset: 0 };
+        let out = TensorRecord { dtype: DType::I8, offset: record.region().bytes, ..record };
+        let mut words = std::vec![0u128; (out.offset + out.region().bytes) as usize / 16];
+        let arena: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        match dtype {
+            DType::F16 => arena[record.elements().range()].copy_from_slice(bytemuck::cast_slice(values)),
+            _ => {
+                let floats: Vec<f32> = values.iter().map(|half| convert::to_f32(*half)).collect();
+                arena[record.elements().range()].copy_from_slice(bytemuck::cast_slice(&floats));
+            }
+        }
+        run([record, out], arena);
+        arena[out.region().range()].to_vec()
+    }
+
+    #[test]
+    fn the_back_end_narrows_bit_for_bit_as_the_plain_loop() {
+        let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 65504.0, -65504.0, 0.0, -0.0, 6e-8];
+        let mut stream = NoiseStream::new(19, 0);
+        for (index, (channels, pixels)) in
+            [(8, 1), (16, 64), (24, 9), (5, 7), (32, 16), (8, 100)].into_iter().enumerate()
+        {
+            for few in [0, 1, 30] {
+                let mut value = |at: usize| match stream.below(60) {
+                    rare if rare < few => special[stream.below(8) as usize],
+                    // One channel of nothing but zeros.
+                    _ if at % channels == 3 => 0.0,
+                    _ => 3.0 * stream.next_gaussian(),
+                };
+                let values: Vec<f16> = (0..channels * pixels).map(|at| convert::from_f32(value(at))).collect();
+                let [halves, floats] = [DType::F16, DType::F32].map(|dtype| narrowed(&values, channels, dtype));
+                assert_eq!(halves, floats, "case {index}, {few}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_of_a_channel_becomes_127_of_its_steps() {
+        let values = [1.0, -2.0, 0.5, 0.0, 4.0, 0.0].map(convert::from_f32);
+        let bytes = narrowed(&values, 2, DType::F16);
+        assert_eq!(bytes[..6].iter().map(|byte| *byte as i8).collect::<Vec<_>>(), [32, -127, 16, 0, 127, 0]);
+        let scales = bytes[bytes.len() - 16..].as_chunks().0;
+        assert_eq!([0, 1].map(|channel| f32::from_le_bytes(scales[channel])), [4.0 / 127.0, 2.0 / 127.0]);
+    }
+}

@@ -5,6 +5,8 @@
 
 use core::arch::x86_64::*;
 
+use core::mem::MaybeUninit;
+
 use half::f16;
 
 use super::lanes::{DIMS, Lanes};
@@ -32,9 +34,71 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn block(words: &[[u8; 4]], taps: usize) -> Block {
+        block(words, taps)
+    }
+
+    #[inline(always)]
+    fn horizontal_parts(columns: &[[i16; 2]; 10]) -> [[u32; 4]; 4] {
+        let mut parts = [[0; 4]; 4];
+        // SAFETY: AVX2 exists; ten words are there, of which each load takes eight, and there is room for four in each store; none asks
+        // for an alignment.
+        unsafe {
+            let each_other = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+            let load = |words: &[[i16; 2]]| _mm256_loadu_si256(words[..8].as_ptr().cast());
+            let ab = _mm256_permutevar8x32_epi32(load(&columns[..8]), each_other);
+            let cd = _mm256_permutevar8x32_epi32(load(&columns[2..]), each_other);
+            let [a, b] = [_mm256_castsi256_si128(ab), _mm256_extracti128_si256::<1>(ab)];
+            let [c, d] = [_mm256_castsi256_si128(cd), _mm256_extracti128_si256::<1>(cd)];
+            let each = [_mm_sub_epi16(a, c), _mm_add_epi16(b, c), _mm_sub_epi16(c, b), _mm_sub_epi16(b, d)];
+            for (words, part) in parts.iter_mut().zip(each) {
+                _mm_storeu_si128(words.as_mut_ptr().cast(), part);
+            }
+        }
+        parts
+    }
+
+    #[inline(always)]
     fn add_products(self, weight: Self, word: u32) -> Self {
         // SAFETY: AVX2 exists.
         Self(unsafe { _mm256_add_epi32(self.0, _mm256_madd_epi16(weight.0, _mm256_set1_epi32(word as i32))) })
+    }
+
+    #[inline(always)]
+    fn store(self, words: &mut [MaybeUninit<u32>]) {
+        let words = &mut words[..8];
+        // SAFETY: AVX2 exists; there is room for eight words, and the store asks for no alignment.
+        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn plus_halves(self, other: Self) -> Self {
+        // SAFETY: AVX2 exists.
+        Self(unsafe { _mm256_add_epi16(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus_halves(self, other: Self) -> Self {
+        // SAFETY: AVX2 exists.
+        Self(unsafe { _mm256_sub_epi16(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        // SAFETY: AVX2 exists.
+        Self(unsafe { _mm256_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        // SAFETY: AVX2 exists.
+        Self(unsafe { _mm256_sub_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn quarter(self) -> Self {
+        // SAFETY: AVX2 exists.
+        Self(unsafe { _mm256_srai_epi32::<2>(self.0) })
     }
 
     #[inline(always)]
@@ -138,7 +202,7 @@ impl Lanes for Avx2 {
 
 /// As [`super::prepare::plain_block`]: a transposition of eight by eight words, each split into two.
 #[inline(always)]
-pub(super) fn block(words: &[[u8; 4]], taps: usize) -> Block {
+fn block(words: &[[u8; 4]], taps: usize) -> Block {
     let mut block = [[0; 16]; 8];
     // SAFETY: AVX2 exists; eight words are there for each load, sixteen for each two stores, and none asks for an alignment.
     unsafe {

@@ -5,9 +5,13 @@
 
 use core::arch::x86_64::*;
 
+use core::mem::MaybeUninit;
+
 use half::f16;
 
+use super::avx2::Avx2;
 use super::lanes::{DIMS, Lanes};
+use super::prepare::Block;
 
 /// Sixteen lanes.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +35,56 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn block(words: &[[u8; 4]], taps: usize) -> Block {
+        Avx2::block(words, taps)
+    }
+
+    #[inline(always)]
+    fn horizontal_parts(columns: &[[i16; 2]; 10]) -> [[u32; 4]; 4] {
+        Avx2::horizontal_parts(columns)
+    }
+
+    #[inline(always)]
     fn add_products(self, weight: Self, word: u32) -> Self {
         // SAFETY: AVX-512 exists.
         Self(unsafe { _mm512_dpwssd_epi32(self.0, weight.0, _mm512_set1_epi32(word as i32)) })
+    }
+
+    #[inline(always)]
+    fn store(self, words: &mut [MaybeUninit<u32>]) {
+        let words = &mut words[..16];
+        // SAFETY: AVX-512 exists; there is room for sixteen words, and the store asks for no alignment.
+        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn plus_halves(self, other: Self) -> Self {
+        // SAFETY: AVX-512 exists.
+        Self(unsafe { _mm512_add_epi16(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus_halves(self, other: Self) -> Self {
+        // SAFETY: AVX-512 exists.
+        Self(unsafe { _mm512_sub_epi16(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        // SAFETY: AVX-512 exists.
+        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        // SAFETY: AVX-512 exists.
+        Self(unsafe { _mm512_sub_epi32(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn quarter(self) -> Self {
+        // SAFETY: AVX-512 exists.
+        Self(unsafe { _mm512_srai_epi32::<2>(self.0) })
     }
 
     #[inline(always)]
@@ -56,6 +107,29 @@ impl Lanes for Avx512 {
         let values = &values[..16];
         // SAFETY: AVX-512 exists; sixteen values are there, and the load asks for no alignment.
         unsafe { _mm512_loadu_ps(values.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_pairs(pairs: &[f32]) -> [__m512; 2] {
+        let [low, high] = [Self::load_floats(pairs), Self::load_floats(&pairs[16..])];
+        // SAFETY: AVX-512 exists.
+        unsafe {
+            let first = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let second = _mm512_add_epi32(first, _mm512_set1_epi32(1));
+            [_mm512_permutex2var_ps(low, first, high), _mm512_permutex2var_ps(low, second, high)]
+        }
+    }
+
+    #[inline(always)]
+    fn store_pairs([first, second]: [__m512; 2], pairs: &mut [f32]) {
+        // SAFETY: AVX-512 exists.
+        let [low, high] = unsafe {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            [_mm512_permutex2var_ps(first, low, second), _mm512_permutex2var_ps(first, high, second)]
+        };
+        Self::store_floats(low, pairs);
+        Self::store_floats(high, &mut pairs[16..]);
     }
 
     #[inline(always)]

@@ -156,8 +156,11 @@ fn silus(values: &[__m512; 2]) -> [__m512i; 2] {
     }
     // Limited to 0xffff by the packing.
     let magnitude = _mm512_packus_epi32(magnitudes[0], magnitudes[1]);
-    let is_near = _mm512_test_epi16_mask(magnitude, _mm512_set1_epi16(!0x3fff)) == 0;
-    let h = if is_near { near(magnitude) } else { anywhere(magnitude) };
+    let h = if _mm512_test_epi16_mask(magnitude, _mm512_set1_epi16(!0x3fff)) == 0 {
+        h::<2>(magnitude)
+    } else {
+        far(magnitude)
+    };
     // Unpacking gives back the order before packing.
     let h = [_mm512_unpacklo_epi16(h, zero), _mm512_unpackhi_epi16(h, zero)];
     for (integer, h) in integers.iter_mut().zip(h) {
@@ -166,54 +169,49 @@ fn silus(values: &[__m512; 2]) -> [__m512i; 2] {
     integers
 }
 
-/// Entries of [`SILU_TABLE`] for magnitudes below 2¹⁴: values, and differences.
-static NEAR: [[[i16; 32]; 4]; 2] = {
-    let mut near = [[[0; 32]; 4]; 2];
+/// How often 64 entries, or magnitudes of 2¹³, it takes to where h is 0.
+const LEVELS: usize = 6;
+
+/// Entries of [`SILU_TABLE`]: values, and differences.
+static TABLE: [[[[i16; 32]; 2]; LEVELS]; 2] = {
+    let mut table = [[[[0; 32]; 2]; LEVELS]; 2];
     let mut i = 0;
-    while i < 128 {
-        near[0][i / 32][i % 32] = (SILU_TABLE[i] >> 16) as i16;
-        near[1][i / 32][i % 32] = SILU_TABLE[i] as i16;
+    while i < SILU_TABLE.len() {
+        if i < 64 * LEVELS {
+            let (level, half, word) = (i / 64, i / 32 % 2, i % 32);
+            table[0][level][half][word] = (SILU_TABLE[i] >> 16) as i16;
+            table[1][level][half][word] = SILU_TABLE[i] as i16;
+        } else {
+            assert!(SILU_TABLE[i] == 0);
+        }
         i += 1;
     }
-    near
+    table
 };
 
-/// h of 32 magnitudes below 2¹⁴.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn near(magnitude: __m512i) -> __m512i {
-    let index = _mm512_srli_epi16::<7>(magnitude);
-    let upper = _mm512_test_epi16_mask(magnitude, _mm512_set1_epi16(0x2000));
-    let mut entries = [_mm512_setzero_si512(); 2];
-    for (entry, table) in entries.iter_mut().zip(&NEAR) {
-        let mut vectors = [_mm512_setzero_si512(); 4];
-        for (vector, words) in vectors.iter_mut().zip(table) {
-            // SAFETY: 32 words are there, and the load asks for no alignment.
-            *vector = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
-        }
-        let [a, b, c, d] = vectors;
-        let low = _mm512_permutex2var_epi16(a, index, b);
-        *entry = _mm512_mask_blend_epi16(upper, low, _mm512_permutex2var_epi16(c, index, d));
-    }
-    interpolate(magnitude, entries)
-}
-
-/// h of 32 magnitudes.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn anywhere(magnitude: __m512i) -> __m512i {
-    let index = _mm512_srli_epi16::<7>(magnitude);
-    let zero = _mm512_setzero_si512();
-    let mut values = [_mm512_unpacklo_epi16(index, zero), _mm512_unpackhi_epi16(index, zero)];
-    let mut differences = values;
-    for (value, difference) in values.iter_mut().zip(&mut differences) {
-        // SAFETY: the gather reads entries 0..512 of a table that has them: an index is a magnitude below 2¹⁶, by 128.
-        let entries = unsafe { _mm512_i32gather_epi32::<4>(*value, SILU_TABLE.as_ptr().cast()) };
-        *value = _mm512_srai_epi32::<16>(entries);
-        *difference = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(entries));
+fn far(magnitude: __m512i) -> __m512i {
+    h::<LEVELS>(magnitude)
+}
+
+/// h of 32 magnitudes below 2¹³ · `N`, or of any with all levels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn h<const N: usize>(magnitude: __m512i) -> __m512i {
+    let (index, level) = (_mm512_srli_epi16::<7>(magnitude), _mm512_srli_epi16::<13>(magnitude));
+    let mut entries = [_mm512_setzero_si512(); 2];
+    for n in 0..N {
+        let here = _mm512_cmpeq_epi16_mask(level, _mm512_set1_epi16(n as i16));
+        for (entry, table) in entries.iter_mut().zip(&TABLE) {
+            let [low, high] = &table[n];
+            // SAFETY: 32 words are there for either load, which asks for no alignment.
+            let [low, high] =
+                unsafe { [_mm512_loadu_si512(low.as_ptr().cast()), _mm512_loadu_si512(high.as_ptr().cast())] };
+            *entry = _mm512_mask_mov_epi16(*entry, here, _mm512_permutex2var_epi16(low, index, high));
+        }
     }
-    let [values, differences] = [values, differences].map(|[low, high]| _mm512_packs_epi32(low, high));
-    interpolate(magnitude, [values, differences])
+    interpolate(magnitude, entries)
 }
 
 /// value + (difference · (magnitude mod 128)) / 128. A difference is at most 64, so its product has 16 bits.

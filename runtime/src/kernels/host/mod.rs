@@ -24,12 +24,13 @@ mod narrow;
 mod place;
 mod prepare;
 mod row;
+mod winograd;
 
-use super::{Feed, FeedTarget, Finish, Mix, Residual, RowSource, Taps, portable};
+use super::{Feed, FeedTarget, Finish, Geometry, Mix, Residual, RowSource, Taps, portable};
 use crate::tensor::ElementsMut;
 #[cfg(target_arch = "x86_64")]
 use detect::Level;
-use lanes::{Lanes, Plain};
+use lanes::Plain;
 
 pub use super::portable::{BLOB_ALIGN, feed, finish, phase, winograd_input, winograd_products};
 pub(crate) use prepare::Prepared;
@@ -37,17 +38,17 @@ pub(crate) use prepare::Prepared;
 /// The back end in use, for firmware to log and tests to assert.
 pub const BACKEND: &str = "host";
 
-/// Brings direct weights of `cout` channels into the order of [`direct_row`].
-pub(crate) fn prepare(weight: &[u8], cout: usize, prepared: &mut Prepared) {
+/// Brings direct weights of `cout` channels into the order of [`direct_row`], for rows of a geometry.
+pub(crate) fn prepare(weight: &[u8], geometry: &Geometry, cout: usize, prepared: &mut Prepared) {
     #[cfg(target_arch = "x86_64")]
     match detect::level() {
         Level::Baseline => {}
         // SAFETY: the processor has what the function is compiled for.
-        Level::Avx2 => return unsafe { x86::prepare_avx2(weight, cout, avx2::Avx2::WIDTH, prepared) },
+        Level::Avx2 => return unsafe { x86::prepare_avx2(weight, geometry, cout, prepared) },
         // SAFETY: as above.
-        Level::Avx512 => return unsafe { x86::prepare_avx2(weight, cout, avx512::Avx512::WIDTH, prepared) },
+        Level::Avx512 => return unsafe { x86::prepare_avx512(weight, geometry, cout, prepared) },
     }
-    prepared.write(weight, cout, Plain::WIDTH, prepare::plain_block);
+    prepared.write_for::<Plain>(weight, geometry, cout);
 }
 
 /// Quantises a row of any storage; `false` leaves it to the caller, who calls [`portable::feed_with`]: the definition.
@@ -99,10 +100,11 @@ pub fn direct(taps: &Taps<'_>, weight: &[u8], x: usize, pixels: usize, acc: &mut
     portable::direct(taps, weight, x, pixels, acc);
 }
 
-/// A whole output row: the sums of [`direct`], stored as by [`finish`]; `block.acc` is not used. `false`: not done, because
-/// nothing is prepared.
+/// Output row `y`, whole: the sums of [`direct`], stored as by [`finish`]; `block.acc` is not used. Row 0 is the first after
+/// [`prepare`], and the others follow in order. `false`: not done, because nothing is prepared.
 pub(crate) fn direct_row(
-    prepared: &Prepared,
+    prepared: &mut Prepared,
+    y: usize,
     taps: &Taps<'_>,
     block: &Finish<'_>,
     residual: Residual<'_>,
@@ -113,11 +115,11 @@ pub(crate) fn direct_row(
     match detect::level() {
         Level::Baseline => {}
         // SAFETY: the processor has what the function is compiled for.
-        Level::Avx2 => return unsafe { x86::row_avx2(prepared, taps, block, residual, out, sums) },
+        Level::Avx2 => return unsafe { x86::row_avx2(prepared, y, taps, block, residual, out, sums) },
         // SAFETY: as above.
-        Level::Avx512 => return unsafe { x86::row_avx512(prepared, taps, block, residual, out, sums) },
+        Level::Avx512 => return unsafe { x86::row_avx512(prepared, y, taps, block, residual, out, sums) },
     }
-    row::row::<Plain, false>(prepared, taps, block, residual, out, sums)
+    row::row::<Plain, false>(prepared, y, taps, block, residual, out, sums)
 }
 
 /// The loops once more for processors with more.
@@ -126,8 +128,13 @@ mod x86 {
     use super::*;
 
     #[target_feature(enable = "avx2")]
-    pub(super) fn prepare_avx2(weight: &[u8], cout: usize, width: usize, prepared: &mut Prepared) {
-        prepared.write(weight, cout, width, avx2::block);
+    pub(super) fn prepare_avx2(weight: &[u8], geometry: &Geometry, cout: usize, prepared: &mut Prepared) {
+        prepared.write_for::<avx2::Avx2>(weight, geometry, cout);
+    }
+
+    #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(super) fn prepare_avx512(weight: &[u8], geometry: &Geometry, cout: usize, prepared: &mut Prepared) {
+        prepared.write_for::<avx512::Avx512>(weight, geometry, cout);
     }
 
     #[target_feature(enable = "avx2")]
@@ -147,32 +154,35 @@ mod x86 {
 
     #[target_feature(enable = "avx2,f16c")]
     pub(super) fn row_avx2(
-        prepared: &Prepared,
+        prepared: &mut Prepared,
+        y: usize,
         taps: &Taps<'_>,
         block: &Finish<'_>,
         residual: Residual<'_>,
         out: ElementsMut<'_>,
         sums: &mut [f32],
     ) -> bool {
-        row::row::<avx2::Avx2, false>(prepared, taps, block, residual, out, sums)
+        row::row::<avx2::Avx2, false>(prepared, y, taps, block, residual, out, sums)
     }
 
     #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
     pub(super) fn row_avx512(
-        prepared: &Prepared,
+        prepared: &mut Prepared,
+        y: usize,
         taps: &Taps<'_>,
         block: &Finish<'_>,
         residual: Residual<'_>,
         out: ElementsMut<'_>,
         sums: &mut [f32],
     ) -> bool {
-        row::row::<avx512::Avx512, true>(prepared, taps, block, residual, out, sums)
+        row::row::<avx512::Avx512, true>(prepared, y, taps, block, residual, out, sums)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::check::{self, Case, Kernels, RowLoop};
+    use super::lanes::Lanes;
     use super::*;
     use crate::f16 as convert;
     use half::f16;
@@ -181,24 +191,27 @@ mod tests {
     /// Every loop that this processor can run.
     fn row_loops() -> Vec<RowLoop> {
         let mut loops: Vec<RowLoop> = Vec::new();
-        loops.push(|weight, taps, block, residual, out, sums| {
-            let mut prepared = Prepared::new();
-            prepared.write(weight, block.scale.len(), Plain::WIDTH, prepare::plain_block);
-            row::row::<Plain, false>(&prepared, taps, block, residual, out, sums)
+        loops.push(|weight, prepared, y, taps, block, residual, out, sums| {
+            if y == 0 {
+                prepared.write_for::<Plain>(weight, &taps.geometry, block.scale.len());
+            }
+            row::row::<Plain, false>(prepared, y, taps, block, residual, out, sums)
         });
-        loops.push(|weight, taps, block, residual, out, sums| {
-            let mut prepared = Prepared::new();
-            prepare(weight, block.scale.len(), &mut prepared);
-            direct_row(&prepared, taps, block, residual, out, sums)
+        loops.push(|weight, prepared, y, taps, block, residual, out, sums| {
+            if y == 0 {
+                prepare(weight, &taps.geometry, block.scale.len(), prepared);
+            }
+            direct_row(prepared, y, taps, block, residual, out, sums)
         });
         #[cfg(target_arch = "x86_64")]
         if detect::level() >= Level::Avx2 {
-            loops.push(|weight, taps, block, residual, out, sums| {
-                let mut prepared = Prepared::new();
+            loops.push(|weight, prepared, y, taps, block, residual, out, sums| {
                 // SAFETY: the processor has what the functions are compiled for.
                 unsafe {
-                    x86::prepare_avx2(weight, block.scale.len(), avx2::Avx2::WIDTH, &mut prepared);
-                    x86::row_avx2(&prepared, taps, block, residual, out, sums)
+                    if y == 0 {
+                        x86::prepare_avx2(weight, &taps.geometry, block.scale.len(), prepared);
+                    }
+                    x86::row_avx2(prepared, y, taps, block, residual, out, sums)
                 }
             });
         }
@@ -234,6 +247,8 @@ mod tests {
     fn every_fed_row_is_the_definition() {
         if detect::level() >= Level::Avx2 {
             check::check_feed(feed_row);
+            // SAFETY: the processor has what the function is compiled for.
+            check::check_feed(|source, feed, target| unsafe { feed::feed(source, feed, target) });
         }
     }
 

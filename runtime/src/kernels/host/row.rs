@@ -7,6 +7,7 @@ use half::f16;
 
 use super::lanes::Lanes;
 use super::prepare::Prepared;
+use super::winograd;
 use crate::blob::BLOCK_PIXELS;
 use crate::kernels::{Finish, Residual, Taps};
 use crate::tensor::ElementsMut;
@@ -14,10 +15,11 @@ use crate::tensor::ElementsMut;
 /// Most lanes of a vector.
 const MAX_WIDTH: usize = 16;
 
-/// Writes the row; `WIDE`: with tiles of sixteen sums, for processors with 32 registers. `false` when nothing is prepared.
+/// Writes output row `y`; `WIDE`: with tiles of sixteen sums, for processors with 32 registers. `false` when nothing is prepared.
 #[inline(always)]
 pub(super) fn row<V: Lanes, const WIDE: bool>(
-    prepared: &Prepared,
+    prepared: &mut Prepared,
+    y: usize,
     taps: &Taps<'_>,
     block: &Finish<'_>,
     residual: Residual<'_>,
@@ -25,6 +27,13 @@ pub(super) fn row<V: Lanes, const WIDE: bool>(
     sums: &mut [f32],
 ) -> bool {
     let mut target = Target { block, residual, out, sums };
+    if prepared.is_winograd() {
+        match WIDE {
+            true => winograd::row::<V, 4>(prepared, y, taps, &mut target),
+            false => winograd::row::<V, 2>(prepared, y, taps, &mut target),
+        }
+        return true;
+    }
     let mut index = 0;
     while let Some(weight) = prepared.group(index) {
         index += match prepared.group(index + 1).filter(|_| WIDE) {
@@ -118,7 +127,7 @@ fn add_products<V: Lanes, const G: usize>(
 
 /// A group of channels, and what stays in registers along a row.
 #[derive(Clone, Copy)]
-struct Channels<V: Lanes> {
+pub(super) struct Channels<V: Lanes> {
     first: usize,
     /// At most the lanes.
     count: usize,
@@ -129,7 +138,7 @@ struct Channels<V: Lanes> {
 }
 
 /// Where the row goes.
-struct Target<'a, 'b> {
+pub(super) struct Target<'a, 'b> {
     block: &'a Finish<'a>,
     residual: Residual<'a>,
     out: ElementsMut<'b>,
@@ -137,40 +146,44 @@ struct Target<'a, 'b> {
 }
 
 impl Target<'_, '_> {
+    /// Pixels of the row.
     #[inline(always)]
-    fn begin<V: Lanes>(&self, first: usize) -> Channels<V> {
+    pub(super) fn pixels(&self) -> usize {
+        self.block.pixels
+    }
+
+    /// The group of channels from `first` on.
+    #[inline(always)]
+    pub(super) fn begin<V: Lanes>(&self, first: usize) -> Channels<V> {
         let count = V::WIDTH.min(self.block.scale.len() - first);
-        let mut lanes = [[0.0f32; MAX_WIDTH]; 4];
-        let pairs = self.sums.as_chunks::<2>().0.get(first..).unwrap_or(&[]);
-        for (lane, scale) in self.block.scale[first..first + count].iter().enumerate() {
-            lanes[0][lane] = f32::from_le_bytes(*scale);
-            lanes[1][lane] = self.block.bias[first + lane];
-            [lanes[2][lane], lanes[3][lane]] = pairs.get(lane).copied().unwrap_or_default();
+        // Zeros where there are fewer channels than lanes, or no sums.
+        let (mut lanes, mut pairs) = ([[0.0f32; MAX_WIDTH]; 2], [0.0; 2 * MAX_WIDTH]);
+        let [scale, bias] = &mut lanes;
+        for (lane, bytes) in scale.iter_mut().zip(&self.block.scale[first..first + count]) {
+            *lane = f32::from_le_bytes(*bytes);
         }
-        let [scale, bias, sum, squares] = &lanes;
-        Channels {
-            first,
-            count,
-            scale: V::load_floats(scale),
-            bias: V::load_floats(bias),
-            sum: V::load_floats(sum),
-            squares: V::load_floats(squares),
-        }
+        bias[..count].copy_from_slice(&self.block.bias[first..first + count]);
+        let sums = self.sums.get(2 * first..2 * (first + count)).unwrap_or(&[]);
+        pairs[..sums.len()].copy_from_slice(sums);
+        let [sum, squares] = V::load_pairs(if sums.len() == 2 * V::WIDTH { sums } else { &pairs });
+        Channels { first, count, scale: V::load_floats(scale), bias: V::load_floats(bias), sum, squares }
     }
 
+    /// Takes back the sums of a group.
     #[inline(always)]
-    fn end<V: Lanes>(&mut self, channels: &Channels<V>) {
-        let mut lanes = [[0.0f32; MAX_WIDTH]; 2];
-        V::store_floats(channels.sum, &mut lanes[0]);
-        V::store_floats(channels.squares, &mut lanes[1]);
-        let pairs = self.sums.as_chunks_mut::<2>().0.get_mut(channels.first..).unwrap_or(&mut []);
-        for (lane, pair) in pairs.iter_mut().enumerate().take(channels.count) {
-            *pair = [lanes[0][lane], lanes[1][lane]];
+    pub(super) fn end<V: Lanes>(&mut self, channels: &Channels<V>) {
+        let sums = self.sums.get_mut(2 * channels.first..2 * (channels.first + channels.count)).unwrap_or(&mut []);
+        if sums.len() == 2 * V::WIDTH {
+            return V::store_pairs([channels.sum, channels.squares], sums);
         }
+        let mut pairs = [0.0; 2 * MAX_WIDTH];
+        V::store_pairs([channels.sum, channels.squares], &mut pairs);
+        sums.copy_from_slice(&pairs[..sums.len()]);
     }
 
+    /// Stores the sums of the blocks from pixel `x` on.
     #[inline(always)]
-    fn store<V: Lanes, const B: usize, const G: usize>(
+    pub(super) fn store<V: Lanes, const B: usize, const G: usize>(
         &mut self,
         channels: &mut [Channels<V>; G],
         x: usize,
