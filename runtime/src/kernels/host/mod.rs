@@ -119,7 +119,7 @@ pub(crate) fn direct_row(
         // SAFETY: as above.
         Level::Avx512 => return unsafe { x86::row_avx512(prepared, y, taps, block, residual, out, sums) },
     }
-    row::row::<Plain, false>(prepared, y, taps, block, residual, out, sums)
+    row::row::<Plain, 2>(prepared, y, taps, block, residual, out, sums)
 }
 
 /// The loops once more for processors with more.
@@ -162,7 +162,7 @@ mod x86 {
         out: ElementsMut<'_>,
         sums: &mut [f32],
     ) -> bool {
-        row::row::<avx2::Avx2, false>(prepared, y, taps, block, residual, out, sums)
+        row::row::<avx2::Avx2, 2>(prepared, y, taps, block, residual, out, sums)
     }
 
     #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -175,7 +175,7 @@ mod x86 {
         out: ElementsMut<'_>,
         sums: &mut [f32],
     ) -> bool {
-        row::row::<avx512::Avx512, true>(prepared, y, taps, block, residual, out, sums)
+        row::row::<avx512::Avx512, 4>(prepared, y, taps, block, residual, out, sums)
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
             if y == 0 {
                 prepared.write_for::<Plain>(weight, &taps.geometry, block.scale.len());
             }
-            row::row::<Plain, false>(prepared, y, taps, block, residual, out, sums)
+            row::row::<Plain, 2>(prepared, y, taps, block, residual, out, sums)
         });
         loops.push(|weight, prepared, y, taps, block, residual, out, sums| {
             if y == 0 {

@@ -1,7 +1,7 @@
 //! One output row of a direct convolution, from quantised rows to stored halves, with vectors of output channels.
 //!
-//! A tile is eight pixels (or twice eight) of one or two vectors of channels: its sums stay in registers over all taps, and go
-//! from there through scale, bias, residual and rounding into the output, so that no sum is ever stored.
+//! The sums of eight pixels of a vector of channels stay in registers over all taps, and go from there through scale, bias,
+//! residual and rounding into the output, so that no sum is ever stored.
 
 use half::f16;
 
@@ -15,9 +15,9 @@ use crate::tensor::ElementsMut;
 /// Most lanes of a vector.
 const MAX_WIDTH: usize = 16;
 
-/// Writes output row `y`; `WIDE`: with tiles of sixteen sums, for processors with 32 registers. `false` when nothing is prepared.
+/// Writes output row `y`; `AT_ONCE` as in [`winograd::row`]. `false` when nothing is prepared.
 #[inline(always)]
-pub(super) fn row<V: Lanes, const WIDE: bool>(
+pub(super) fn row<V: Lanes, const AT_ONCE: usize>(
     prepared: &mut Prepared,
     y: usize,
     taps: &Taps<'_>,
@@ -28,101 +28,44 @@ pub(super) fn row<V: Lanes, const WIDE: bool>(
 ) -> bool {
     let mut target = Target { block, residual, out, sums };
     if prepared.is_winograd() {
-        match WIDE {
-            true => winograd::row::<V, 4>(prepared, y, taps, &mut target),
-            false => winograd::row::<V, 2>(prepared, y, taps, &mut target),
-        }
+        winograd::row::<V, AT_ONCE>(prepared, y, taps, &mut target);
         return true;
     }
     let mut index = 0;
     while let Some(weight) = prepared.group(index) {
-        index += match prepared.group(index + 1).filter(|_| WIDE) {
-            Some(next) => groups::<V, 2, WIDE>(taps, [weight, next], index, &mut target),
-            None => groups::<V, 1, WIDE>(taps, [weight], index, &mut target),
+        let mut channels = target.begin::<V>(index * V::WIDTH);
+        for x in (0..target.pixels()).step_by(BLOCK_PIXELS) {
+            target.store(&mut channels, x, &direct(taps, weight, x));
         }
+        target.end(&channels);
+        index += 1;
     }
     index > 0
 }
 
-/// The row of `G` groups of channels from group `index` on; returns `G`.
+/// The sums of the outputs from `x` on.
 #[inline(always)]
-fn groups<V: Lanes, const G: usize, const WIDE: bool>(
-    taps: &Taps<'_>,
-    weight: [&[u32]; G],
-    index: usize,
-    target: &mut Target<'_, '_>,
-) -> usize {
-    // No closure: what is compiled apart lacks the instructions of this function.
-    let mut channels = [target.begin::<V>(index * V::WIDTH); G];
-    for (g, channels) in channels.iter_mut().enumerate().skip(1) {
-        *channels = target.begin((index + g) * V::WIDTH);
-    }
-    let mut x = 0;
-    while x < target.block.pixels {
-        if WIDE && G == 1 && x + BLOCK_PIXELS < target.block.pixels {
-            target.store(&mut channels, x, tile::<V, 2, G>(taps, weight, x));
-            x += 2 * BLOCK_PIXELS;
-        } else {
-            target.store(&mut channels, x, tile::<V, 1, G>(taps, weight, x));
-            x += BLOCK_PIXELS;
-        }
-    }
-    for channels in &channels {
-        target.end(channels);
-    }
-    G
-}
-
-/// Sums of `B` blocks of eight pixels and `G` groups of channels.
-type Tile<V, const B: usize, const G: usize> = [[[V; BLOCK_PIXELS]; G]; B];
-
-/// The sums of the blocks from output `x` on.
-#[inline(always)]
-fn tile<V: Lanes, const B: usize, const G: usize>(taps: &Taps<'_>, weight: [&[u32]; G], x: usize) -> Tile<V, B, G> {
+fn direct<V: Lanes>(taps: &Taps<'_>, weight: &[u32], x: usize) -> [V; BLOCK_PIXELS] {
     let g = &taps.geometry;
-    let mut tile = [[[V::zero(); BLOCK_PIXELS]; G]; B];
-    let next_block = if g.kernel == 1 { g.pairs * BLOCK_PIXELS } else { BLOCK_PIXELS };
+    let mut sums = [V::zero(); BLOCK_PIXELS];
     let row_taps = g.pairs * g.kernel;
     for (ky, row) in taps.rows.iter().enumerate().take(g.kernel) {
         let Some(row) = row else { continue };
         let words = row.as_chunks::<2>().0;
-        let mut weight = weight;
-        for weight in &mut weight {
-            *weight = &weight[ky * row_taps * V::WIDTH..][..row_taps * V::WIDTH];
-        }
-        let mut tap = 0;
+        let mut weight = weight[ky * row_taps * V::WIDTH..].chunks_exact(V::WIDTH);
         for pair in 0..g.pairs {
             for kx in 0..g.kernel {
-                let first = g.window(x, pair, kx) / 2;
-                let mut weights = [V::zero(); G];
-                for (loaded, weight) in weights.iter_mut().zip(&weight) {
-                    *loaded = V::load(&weight[tap * V::WIDTH..][..V::WIDTH]);
+                // Rows are whole blocks long, so a window of eight is always there.
+                let window = words[g.window(x, pair, kx) / 2..].first_chunk::<BLOCK_PIXELS>();
+                let (Some(inputs), Some(weight)) = (window, weight.next()) else { continue };
+                let weight = V::load(weight);
+                for (sum, [low, high]) in sums.iter_mut().zip(inputs) {
+                    *sum = sum.add_products(weight, u32::from(*low as u16) | u32::from(*high as u16) << 16);
                 }
-                for (block, sums) in tile.iter_mut().enumerate() {
-                    // Rows are whole blocks long, so a window of eight is always there.
-                    let Some(inputs) = words[first + block * next_block..].first_chunk() else { continue };
-                    add_products(sums, inputs, weights);
-                }
-                tap += 1;
             }
         }
     }
-    tile
-}
-
-/// Adds the products of eight neighbouring words and the weights of a tap.
-#[inline(always)]
-fn add_products<V: Lanes, const G: usize>(
-    sums: &mut [[V; BLOCK_PIXELS]; G],
-    inputs: &[[i16; 2]; BLOCK_PIXELS],
-    weights: [V; G],
-) {
-    for (p, [low, high]) in inputs.iter().enumerate() {
-        let word = u32::from(*low as u16) | u32::from(*high as u16) << 16;
-        for (sums, weight) in sums.iter_mut().zip(weights) {
-            sums[p] = sums[p].add_products(weight, word);
-        }
-    }
+    sums
 }
 
 /// A group of channels, and what stays in registers along a row.
@@ -181,22 +124,12 @@ impl Target<'_, '_> {
         sums.copy_from_slice(&pairs[..sums.len()]);
     }
 
-    /// Stores the sums of the blocks from pixel `x` on.
+    /// Stores the sums of eight pixels from `x` on, or of as many as there are.
     #[inline(always)]
-    pub(super) fn store<V: Lanes, const B: usize, const G: usize>(
-        &mut self,
-        channels: &mut [Channels<V>; G],
-        x: usize,
-        tile: Tile<V, B, G>,
-    ) {
-        for (block, groups) in tile.iter().enumerate() {
-            for (channels, sums) in channels.iter_mut().zip(groups) {
-                for (p, sum) in sums.iter().enumerate() {
-                    let x = x + block * BLOCK_PIXELS + p;
-                    if x < self.block.pixels {
-                        self.store_pixel(channels, x * self.block.pitch + channels.first, *sum);
-                    }
-                }
+    pub(super) fn store<V: Lanes>(&mut self, channels: &mut Channels<V>, x: usize, sums: &[V; BLOCK_PIXELS]) {
+        for (p, sum) in sums.iter().enumerate() {
+            if x + p < self.block.pixels {
+                self.store_pixel(channels, (x + p) * self.block.pitch + channels.first, *sum);
             }
         }
     }

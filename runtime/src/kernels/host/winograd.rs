@@ -91,7 +91,7 @@ pub(super) fn row<V: Lanes, const AT_ONCE: usize>(
     vertical_parts(ring, y, planes);
     let carry_words = (taps.geometry.columns - 2) * V::WIDTH;
     for (index, (weights, carry)) in weights.chunks_exact(group).zip(carry.chunks_exact_mut(carry_words)).enumerate() {
-        let mut channels = [target.begin::<V>(index * V::WIDTH)];
+        let mut channels = target.begin::<V>(index * V::WIDTH);
         for x in (0..target.pixels()).step_by(BLOCK_PIXELS) {
             let carry = &mut carry[x * V::WIDTH..][..BLOCK_PIXELS * V::WIDTH];
             let mut sums = [V::zero(); BLOCK_PIXELS];
@@ -120,9 +120,9 @@ pub(super) fn row<V: Lanes, const AT_ONCE: usize>(
                     below.store(uninit(carry));
                 }
             }
-            target.store(&mut channels, x, [[sums]]);
+            target.store(&mut channels, x, &sums);
         }
-        target.end(&channels[0]);
+        target.end(&channels);
     }
 }
 
