@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-use picodream::sampler::AnySampler;
-use picodream::spacing::{AnySpacing, Trailing};
+use picodream::sampler::{AnySampler, Consistency};
+use picodream::spacing::{AnySpacing, FewStep};
 use picodream::{Ddim, Ddpm, Model};
 use picodream_tools::config::{ImageConfig, UNetConfig};
 use picodream_tools::emulate::{
@@ -20,7 +21,9 @@ use picodream_tools::emulate::{
 use picodream_tools::export::{ExportOptions, Kernels, Trajectories, export, timesteps_of};
 use picodream_tools::files;
 use picodream_tools::float::random;
-use picodream_tools::sampling::{Network, Request, SamplerChoice, Settings, available_threads, default_class, draw};
+use picodream_tools::sampling::{
+    Network, Request, SamplerChoice, Settings, available_threads, default_class, draw, usual_spacing,
+};
 
 const SEEDS: u32 = 8;
 const STEPS: u16 = 2;
@@ -284,20 +287,28 @@ fn every_listed_sampler_has_the_same_bits() {
         return;
     }
     let path = write_odd(&scratch("every_listed"));
+    // Every sampler over its usual levels, as `picodream sample` draws, and DDIM over all others.
+    let usual_of = |sampler: &SamplerChoice| {
+        let usual = discriminant(&usual_spacing(sampler, FewStep::ECT));
+        AnySpacing::ALL.iter().position(|(_, spacing)| discriminant(spacing) == usual).unwrap()
+    };
+    let usual = AnySampler::ALL.iter().enumerate().map(|(number, (_, sampler))| (number, usual_of(sampler)));
+    let ddim = AnySampler::ALL.iter().position(|(name, _)| *name == "ddim").unwrap();
+    let pairs: Vec<(usize, usize)> = usual.chain((1..AnySpacing::ALL.len()).map(|spacing| (ddim, spacing))).collect();
     let draw_on = |machine: &str| {
-        for (number, (name, sampler)) in AnySampler::ALL.into_iter().enumerate() {
-            let spacing = Some(AnySpacing::Trailing(Trailing));
-            let settings = Settings { steps: 4, sampler, spacing, ..Settings::default() };
+        for &(number, levels) in &pairs {
+            let ((name, sampler), (over, spacing)) = (AnySampler::ALL[number], AnySpacing::ALL[levels]);
+            let settings = Settings { steps: 4, sampler, spacing: Some(spacing), ..Settings::default() };
             let want = host_crcs(&ODD, &settings, Class::BySeed);
             let options = EmulateOptions {
                 machine: machine.into(),
                 steps: 4,
-                sampler: Sampler::Listed(number as u16),
+                sampler: Sampler::Listed { sampler: number as u16, spacing: levels as u16 },
                 form: Form::Loaded,
                 ..EmulateOptions::default()
             };
             let report = emulate(&path, &options).unwrap();
-            assert_eq!(crcs(&report), want[..1], "{name} on {machine}");
+            assert_eq!(crcs(&report), want[..1], "{name} over {over} on {machine}");
         }
     };
     std::thread::scope(|scope| {
@@ -318,8 +329,20 @@ fn product_fits_the_chip_and_its_log_says_so() {
     let usual = shipped().into_iter().filter(|(name, _)| flash_limit_bytes(name) == FLASH_LIMIT_BYTES);
     let largest = usual.max_by_key(|(_, path)| path.metadata().unwrap().len());
     for (name, path, machine) in shipped().into_iter().map(on("mps2-an386")).chain(largest.map(on("mps2-an385"))) {
+        let blob = files::read(&path).unwrap();
+        let model = Model::parse(&blob).unwrap();
+        let header = model.header().unwrap();
+        // By the sampler that the model was made for.
+        let (sampler, form, on_host) = if header.few_steps > 0 {
+            (Sampler::FewStep, Form::BuiltInFewStep, SamplerChoice::Consistency(Consistency::default()))
+        } else {
+            (Sampler::Ddim(0.0), Form::BuiltIn, SamplerChoice::Ddim(Ddim::default()))
+        };
+        let settings = Settings { steps: 1, sampler: on_host, ..Settings::default() };
         let options = EmulateOptions { machine: machine.into(), steps: 1, seed: 7, ..EmulateOptions::default() };
-        let report = emulate(&path, &EmulateOptions { out: Some(folder.clone()), ..options }).unwrap();
+        let options = EmulateOptions { sampler, form, out: Some(folder.clone()), ..options };
+        let report = emulate(&path, &options).unwrap();
+        assert_eq!(crcs(&report), host_crcs(&blob, &settings, Class::BySeed)[7..], "{name}");
         assert_eq!((report.model.as_str(), report.machine), (name.as_str(), machine));
         assert!(
             report.flash_bytes <= flash_limit_bytes(&name),
@@ -328,10 +351,8 @@ fn product_fits_the_chip_and_its_log_says_so() {
             report.code_bytes
         );
         assert!(report.stack_peak_bytes <= STACK_LIMIT_BYTES, "{name}: {} bytes", report.stack_peak_bytes);
-        let blob = files::read(&path).unwrap();
-        let model = Model::parse(&blob).unwrap();
         assert_eq!(report.arena_bytes as usize, model.arena_bytes());
-        assert_eq!(report.blob_crc32, model.header().unwrap().crc32);
+        assert_eq!(report.blob_crc32, header.crc32);
         let png = files::read(report.images[0].file.as_ref().unwrap()).unwrap();
         assert!(png.starts_with(b"\x89PNG"));
 
@@ -384,6 +405,13 @@ fn board_refuses_what_it_cannot_run() {
     }
     let error = refused(&path, &EmulateOptions { class: Class::One(3), ..base.clone() });
     assert!(error.contains("class 3"), "{error}");
+    let unknown = Sampler::Listed { sampler: 0, spacing: 99 };
+    let error = refused(&path, &EmulateOptions { sampler: unknown, ..base.clone() });
+    assert!(error.contains("a sampler or levels that this firmware does not know"), "{error}");
+    let error = refused(&path, &EmulateOptions { form: Form::BuiltInFewStep, ..base.clone() });
+    assert!(error.contains("this firmware carries the consistency sampler only"), "{error}");
+    let error = refused(&path, &EmulateOptions { form: Form::BuiltIn, sampler: unknown, ..base.clone() });
+    assert!(error.contains("this firmware carries the samplers ddim and ddpm only"), "{error}");
     let error = refused(&path, &EmulateOptions { steps: 0, ..base.clone() });
     assert!(error.contains("steps is 0"), "{error}");
 

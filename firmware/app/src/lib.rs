@@ -11,7 +11,8 @@ use core::fmt::Display;
 
 pub use bench::bench;
 
-use picodream::sampler::AnySampler;
+use picodream::sampler::{AnySampler, Consistency};
+use picodream::spacing::{AnySpacing, Spacing, Trailing};
 use picodream::{BACKEND, Config, Ddim, Ddpm, Image, Model, Pipeline, Progress, SetupError, UNet};
 use picodream_wire::{Record, Request, Sampler};
 use text::Text;
@@ -42,23 +43,44 @@ pub enum Outcome {
 /// Draws the images of `request` with `model` inside `arena`, by DDIM or DDPM.
 pub fn run(board: &mut impl Board, model: &Model, arena: &mut [u8], request: &Request) -> Outcome {
     let drawn = match request.sampler {
-        Sampler::Ddim(eta) => draw(board, model, arena, request, Ddim { eta }),
-        Sampler::Ddpm => draw(board, model, arena, request, Ddpm::default()),
-        Sampler::Listed(_) => return refuse(board, &"this firmware carries the samplers ddim and ddpm only"),
+        Sampler::Ddim(eta) => draw(board, model, arena, request, (Ddim { eta }, Trailing)),
+        Sampler::Ddpm => draw(board, model, arena, request, (Ddpm::default(), Trailing)),
+        _ => return refuse(board, &"this firmware carries the samplers ddim and ddpm only"),
     };
-    match drawn {
-        Ok(()) => Outcome::Done,
-        Err(error) => refuse(board, &error),
-    }
+    outcome(board, drawn)
 }
 
-/// The same by any sampler, which takes the code of all of them.
+/// The same for a model that was tuned to draw in few steps, by consistency steps over its own levels.
+pub fn run_few_step(board: &mut impl Board, model: &Model, arena: &mut [u8], request: &Request) -> Outcome {
+    if request.sampler != Sampler::FewStep {
+        return refuse(board, &"this firmware carries the consistency sampler only");
+    }
+    let drawn = draw_few_step(board, model, arena, request);
+    outcome(board, drawn)
+}
+
+/// The same by any sampler over any levels, which takes the code of all of them.
 pub fn run_any(board: &mut impl Board, model: &Model, arena: &mut [u8], request: &Request) -> Outcome {
-    let Sampler::Listed(number) = request.sampler else { return run(board, model, arena, request) };
-    let Some((_, sampler)) = AnySampler::ALL.get(usize::from(number)) else {
-        return refuse(board, &"the request names a sampler that this firmware does not know");
+    let drawn = match request.sampler {
+        Sampler::FewStep => draw_few_step(board, model, arena, request),
+        Sampler::Listed { sampler, spacing } => {
+            let known = (AnySampler::ALL.get(usize::from(sampler)), AnySpacing::ALL.get(usize::from(spacing)));
+            let (Some((_, sampler)), Some((_, spacing))) = known else {
+                return refuse(board, &"the request names a sampler or levels that this firmware does not know");
+            };
+            let spacing = match (spacing, model.header()) {
+                (AnySpacing::FewStep(_), Ok(header)) => AnySpacing::FewStep(header.few_step()),
+                _ => *spacing,
+            };
+            draw(board, model, arena, request, (*sampler, spacing))
+        }
+        _ => return run(board, model, arena, request),
     };
-    match draw(board, model, arena, request, *sampler) {
+    outcome(board, drawn)
+}
+
+fn outcome(board: &mut impl Board, drawn: Result<(), SetupError>) -> Outcome {
+    match drawn {
         Ok(()) => Outcome::Done,
         Err(error) => refuse(board, &error),
     }
@@ -72,14 +94,20 @@ pub fn refuse(board: &mut impl Board, reason: &dyn Display) -> Outcome {
     Outcome::Refused
 }
 
-fn draw<S: picodream::Sampler + Copy>(
+fn draw_few_step(board: &mut impl Board, model: &Model, arena: &mut [u8], request: &Request) -> Result<(), SetupError> {
+    let levels = model.header().map_err(SetupError::Blob)?.few_step();
+    draw(board, model, arena, request, (Consistency::default(), levels))
+}
+
+fn draw<S: picodream::Sampler + Copy, P: Spacing + Copy>(
     board: &mut impl Board,
     model: &Model,
     arena: &mut [u8],
     request: &Request,
-    sampler: S,
+    (sampler, spacing): (S, P),
 ) -> Result<(), SetupError> {
-    let offered = Config::<S>::arena_bytes(model).min(arena.len()).saturating_sub(request.arena_short_bytes as usize);
+    let offered =
+        Config::<S, P>::arena_bytes(model).min(arena.len()).saturating_sub(request.arena_short_bytes as usize);
     let arena = &mut arena[..offered];
     let num_classes = model.header().map_err(SetupError::Blob)?.num_classes;
     for index in 0..u64::from(request.count) {
@@ -91,7 +119,7 @@ fn draw<S: picodream::Sampler + Copy>(
             class,
             guidance: request.guidance,
             clip_sample: request.clip_sample,
-            ..Config::with_sampler(seed, sampler)
+            ..Config::with_spacing(seed, sampler, spacing)
         };
         let mut pipeline = Pipeline::new(model, arena, config)?;
         if index == 0 {
@@ -123,7 +151,12 @@ fn announce(board: &mut impl Board, unet: &UNet, arena_bytes: usize) {
     });
 }
 
-fn draw_one<S: picodream::Sampler>(board: &mut impl Board, pipeline: &mut Pipeline<S>, seed: u64, class: Option<u16>) {
+fn draw_one<S: picodream::Sampler, P: Spacing>(
+    board: &mut impl Board,
+    pipeline: &mut Pipeline<S, P>,
+    seed: u64,
+    class: Option<u16>,
+) {
     let mut total = 0;
     loop {
         let (instructions, progress) = counted(board, |_| pipeline.step());

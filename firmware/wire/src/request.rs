@@ -7,6 +7,7 @@ const MAGIC: u32 = u32::from_le_bytes(*b"PDRQ");
 const CLASS_BY_SEED: u32 = NO_CLASS - 1;
 const DDIM: u32 = 0;
 const DDPM: u32 = 1;
+const FEW_STEP: u32 = 2;
 /// Numbers of the list begin here.
 const LISTED: u32 = 0x1_0000;
 
@@ -17,8 +18,16 @@ pub enum Sampler {
     Ddim(f32),
     /// Ancestral DDPM.
     Ddpm,
-    /// Number so-and-so of the runtime's `AnySampler::ALL`, with its usual settings.
-    Listed(u16),
+    /// Consistency steps over the levels that the blob was tuned for.
+    FewStep,
+    /// By their numbers in the runtime's `AnySampler::ALL` and `AnySpacing::ALL`, with the usual settings; the levels of a few-step
+    /// model are the blob's own.
+    Listed {
+        /// The update rule.
+        sampler: u16,
+        /// The levels.
+        spacing: u16,
+    },
 }
 
 /// The class of each image.
@@ -89,10 +98,11 @@ impl Request {
     /// The request as it travels.
     #[must_use]
     pub fn emit(&self) -> [u8; Self::BYTES] {
-        let (sampler, eta) = match self.sampler {
-            Sampler::Ddim(eta) => (DDIM, eta),
-            Sampler::Ddpm => (DDPM, 0.0),
-            Sampler::Listed(number) => (LISTED + u32::from(number), 0.0),
+        let (sampler, eta, spacing) = match self.sampler {
+            Sampler::Ddim(eta) => (DDIM, eta, 0),
+            Sampler::Ddpm => (DDPM, 0.0, 0),
+            Sampler::FewStep => (FEW_STEP, 0.0, 0),
+            Sampler::Listed { sampler, spacing } => (LISTED + u32::from(sampler), 0.0, spacing),
         };
         let words = [
             MAGIC,
@@ -110,7 +120,7 @@ impl Request {
             eta.to_bits(),
             u32::from(self.clip_sample),
             self.arena_short_bytes,
-            0,
+            spacing.into(),
         ];
         let mut bytes = [0; Self::BYTES];
         for (chunk, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
@@ -121,7 +131,8 @@ impl Request {
 
     /// Reads a request; whether its numbers suit the model is the runtime's to say.
     pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
-        let [magic, seed_low, seed_high, steps, count, class, guidance, sampler, eta, clip, short, _] = words(bytes)?;
+        let [magic, seed_low, seed_high, steps, count, class, guidance, sampler, eta, clip, short, spacing] =
+            words(bytes)?;
         if magic != MAGIC {
             return Err(WireError::BadMagic(magic));
         }
@@ -132,9 +143,12 @@ impl Request {
         let sampler = match sampler {
             DDIM => Sampler::Ddim(f32::from_bits(eta)),
             DDPM => Sampler::Ddpm,
+            FEW_STEP => Sampler::FewStep,
             other => {
-                let number = other.checked_sub(LISTED).and_then(|number| u16::try_from(number).ok());
-                Sampler::Listed(number.ok_or(WireError::BadValue(other))?)
+                let sampler = other.checked_sub(LISTED).and_then(|number| u16::try_from(number).ok());
+                let sampler = sampler.ok_or(WireError::BadValue(other))?;
+                let spacing = u16::try_from(spacing).map_err(|_| WireError::BadValue(spacing))?;
+                Sampler::Listed { sampler, spacing }
             }
         };
         Ok(Self {
@@ -168,9 +182,9 @@ mod tests {
     #[test]
     fn comes_back_as_it_went() {
         for class in [Class::BySeed, Class::Null, Class::One(0), Class::One(u16::MAX)] {
-            for sampler in
-                [Sampler::Ddim(0.0), Sampler::Ddim(1.0), Sampler::Ddpm, Sampler::Listed(0), Sampler::Listed(65_535)]
-            {
+            let listed = |sampler, spacing| Sampler::Listed { sampler, spacing };
+            let ours = [Sampler::Ddim(0.0), Sampler::Ddim(1.0), Sampler::Ddpm, Sampler::FewStep];
+            for sampler in ours.into_iter().chain([listed(0, 0), listed(65_535, 3), listed(2, 65_535)]) {
                 let request = Request { class, sampler, ..REQUEST };
                 assert_eq!(Request::parse(&request.emit()), Ok(request));
             }
@@ -191,7 +205,7 @@ mod tests {
         assert_eq!(Request::parse(&good[..47]), Err(WireError::Truncated(48, 47)));
         assert_eq!(Request::parse(&[]), Err(WireError::Truncated(48, 0)));
         assert_eq!(Request::parse(&[0; 48]), Err(WireError::BadMagic(0)));
-        for (word, bad) in [(5, 0x1_0000), (7, 2), (7, 0x2_0000)] {
+        for (word, bad) in [(5, 0x1_0000), (7, 3), (7, 0x2_0000)] {
             let mut bytes = good;
             bytes[4 * word..4 * word + 4].copy_from_slice(&u32::to_le_bytes(bad));
             assert_eq!(Request::parse(&bytes), Err(WireError::BadValue(bad)));

@@ -1,17 +1,21 @@
 //! `picodream emulate`: draw on an emulated Cortex-M.
 
+use std::mem::discriminant;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use picodream::sampler::AnySampler;
+use picodream::spacing::{AnySpacing, FewStep};
 
 use super::output::Output;
+use super::rule::Rule;
 use super::sampling_args::sampler_names;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
 use crate::emulate::{Class, DEFAULT_MACHINE, EmulateOptions, EmulateReport, EmulatedImage, Form, Sampler, emulate};
 use crate::picture::Picture;
+use crate::sampling::usual_spacing;
 
 /// Draw images on an emulated microcontroller, and bring back what it took.
 ///
@@ -23,6 +27,7 @@ use crate::picture::Picture;
 Examples:
   picodream emulate fashion-16 --machine mps2-an386 --steps 20 --count 2
   picodream emulate faces-16 --core m3 --steps 4 --out on-an-m3
+  picodream emulate fashion-16-fast --steps 2          a model tuned for few steps, by its own sampler
 
 Machines and cores: mps2-an385 (m3: Cortex-M3, no FPU, no DSP), mps2-an386 (m4: Cortex-M4F), mps2-an500 (m7: Cortex-M7),
 mps2-an505 (m33: Cortex-M33), mps3-an547 (m55: Cortex-M55), and m0plus: code for a Cortex-M0+, on mps2-an385.")]
@@ -35,9 +40,9 @@ pub struct EmulateArgs {
     /// The machine by its core: m0plus, m3, m4, m7, m33 or m55.
     #[arg(long)]
     core: Option<String>,
-    /// Denoising steps, 1 to the model's number of timesteps.
-    #[arg(long, default_value_t = 20)]
-    steps: u16,
+    /// Denoising steps, 1 to the model's number of timesteps [default: 20, or 1 for consistency].
+    #[arg(long)]
+    steps: Option<u16>,
     /// Seed of the first image.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -50,9 +55,10 @@ pub struct EmulateArgs {
     /// Classifier-free guidance scale; 1 is none.
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     guidance: f32,
-    /// Update rule of a denoising step; all but ddim and ddpm need --loaded, whose firmware carries every one.
-    #[arg(long, value_name = "NAME", default_value = "ddim", value_parser = sampler_names())]
-    sampler: String,
+    /// Update rule of a denoising step, over its usual levels of noise; all but ddim, ddpm and consistency need --loaded, whose
+    /// firmware carries every one [default: consistency for a model tuned for it, else ddim].
+    #[arg(long, value_name = "NAME", value_parser = sampler_names())]
+    sampler: Option<String>,
     /// Share of ancestral noise in DDIM, 0 (deterministic) to 1.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     eta: f32,
@@ -64,10 +70,22 @@ pub struct EmulateArgs {
     out: PathBuf,
 }
 
-/// The number of a sampler in the runtime's list.
-fn listed(name: &str) -> u16 {
-    // The name has been checked, and the list is short.
-    AnySampler::ALL.iter().position(|(known, _)| *known == name).unwrap_or_default() as u16
+/// A sampler by its name, with its usual levels.
+fn sampler_named(name: &str, eta: f32) -> Sampler {
+    // The name has been checked, and the lists are short.
+    let (sampler, (_, choice)) = AnySampler::ALL
+        .into_iter()
+        .enumerate()
+        .find(|(_, (known, _))| *known == name)
+        .unwrap_or((0, AnySampler::ALL[0]));
+    let usual = discriminant(&usual_spacing(&choice, FewStep::ECT));
+    let spacing = AnySpacing::ALL.iter().position(|(_, spacing)| discriminant(spacing) == usual).unwrap_or_default();
+    match name {
+        "ddim" => Sampler::Ddim(eta),
+        "ddpm" => Sampler::Ddpm,
+        "consistency" => Sampler::FewStep,
+        _ => Sampler::Listed { sampler: sampler as u16, spacing: spacing as u16 },
+    }
 }
 
 /// Runs the verb.
@@ -80,19 +98,23 @@ pub fn run(args: &EmulateArgs, output: &Output) -> Result<()> {
         Some(text) => Class::One(class_index(&class_names(&model)?, text)?),
     };
     let header = model.header().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let rule = Rule::of(&files);
+    let name = args.sampler.as_deref().unwrap_or(if rule == Rule::Consistency { "consistency" } else { "ddim" });
+    let sampler = sampler_named(name, args.eta);
+    let usual_steps = if sampler == Sampler::FewStep { Rule::Consistency } else { Rule::Ddim }.default_steps();
     let options = EmulateOptions {
         machine: args.core.clone().unwrap_or_else(|| args.machine.clone()),
-        steps: args.steps,
+        steps: args.steps.unwrap_or(usual_steps),
         seed: args.seed,
         count: args.count,
         class,
         guidance: args.guidance,
-        sampler: match args.sampler.as_str() {
-            "ddim" => Sampler::Ddim(args.eta),
-            "ddpm" => Sampler::Ddpm,
-            name => Sampler::Listed(listed(name)),
+        sampler,
+        form: match (args.loaded, sampler) {
+            (true, _) => Form::Loaded,
+            (false, Sampler::FewStep) => Form::BuiltInFewStep,
+            (false, _) => Form::BuiltIn,
         },
-        form: if args.loaded { Form::Loaded } else { Form::BuiltIn },
         out: Some(args.out.clone()),
         ..EmulateOptions::default()
     };

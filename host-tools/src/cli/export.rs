@@ -108,6 +108,7 @@ pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
         arena_bytes,
         arena_lower_bound_bytes,
         peak_op,
+        baked_bytes,
         order,
         op_count,
         macs_per_step,
@@ -117,9 +118,20 @@ pub fn run(args: &ExportArgs, output: &Output) -> Result<()> {
         "{}: {name}, {blob_bytes} bytes, CRC-32 {crc32}\narena {arena_bytes} bytes (lower bound {arena_lower_bound_bytes}, peak at {peak_op}), {op_count} operators, {macs_per_step} MACs per step\norder {order}",
         out.display()
     ))?;
+    if let Some([baked, embedding]) = baked_bytes {
+        output.line(format_args!("{}", baked_line(baked, embedding)))?;
+    }
     output.object(&json!({
         "file": out, "name": name, "blob_bytes": blob_bytes, "crc32": crc32, "arena_bytes": arena_bytes,
         "arena_lower_bound_bytes": arena_lower_bound_bytes, "peak_op": peak_op, "order": order, "op_count": op_count,
-        "macs_per_step": macs_per_step,
+        "macs_per_step": macs_per_step, "baked_bytes": baked_bytes.map(|[baked, _]| baked),
+        "embedding_bytes": baked_bytes.map(|[_, embedding]| embedding),
     }))
+}
+
+/// What baking gains, or loses.
+fn baked_line(baked: usize, embedding: usize) -> String {
+    let advice = if baked < embedding { "" } else { ": bake fewer steps, or none" };
+    let (more, word) = if baked < embedding { (embedding - baked, "less") } else { (baked - embedding, "more") };
+    format!("baked biases take {baked} bytes, {more} {word} than the time embedding that they stand for{advice}")
 }

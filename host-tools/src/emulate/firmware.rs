@@ -14,6 +14,8 @@ use crate::files;
 pub enum Form {
     /// Part of the program, in flash, with an arena of exactly its size: a product. Built anew for each blob.
     BuiltIn,
+    /// The same with the sampler of few-step models and no other.
+    BuiltInFewStep,
     /// Read into RAM when the program runs, and checked by the board. One build for all blobs.
     Loaded,
     /// Like [`Form::Loaded`], but the firmware that measures instead of drawing.
@@ -23,9 +25,15 @@ pub enum Form {
 }
 
 impl Form {
+    /// Whether the blob is part of the program.
+    pub(super) fn is_built_in(self) -> bool {
+        matches!(self, Self::BuiltIn | Self::BuiltInFewStep)
+    }
+
     fn binary(self) -> &'static str {
         match self {
             Self::BuiltIn => "dream",
+            Self::BuiltInFewStep => "few_step",
             Self::Loaded => "loaded",
             Self::Bench => "bench",
             Self::Kernels => "kernels",
@@ -71,7 +79,7 @@ fn cargo(machine: &Machine, form: Form, folder: &Path, target_dir: &Path, model:
     let mut command = cargo_for(machine, "build", folder);
     command.args(["--quiet", "--release", "-p", "picodream-qemu", "--bin", form.binary()]);
     command.env("CARGO_TARGET_DIR", target_dir).env("PICODREAM_BOARD", machine.board);
-    if form == Form::BuiltIn {
+    if form.is_built_in() {
         let model = model.canonicalize().with_context(|| format!("cannot read {}", model.display()))?;
         command.env("PICODREAM_MODEL", model);
     }

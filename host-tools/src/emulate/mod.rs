@@ -140,7 +140,7 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
     ensure!(options.count > 0, "count is 0, but at least one image must be drawn");
     qemu::check_installed()?;
     let blob = files::read(path)?;
-    if options.form == Form::BuiltIn {
+    if options.form.is_built_in() {
         Model::parse(&blob).with_context(|| format!("{} cannot be built into a firmware", path.display()))?;
     }
     let elf = firmware::build(machine, options.form, path)?;
@@ -166,7 +166,7 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
 
     let flash = flash::flash_bytes(&elf)?;
     let blob_bytes = blob.len() as u64;
-    let code_bytes = if options.form == Form::BuiltIn { flash.saturating_sub(blob_bytes) } else { flash };
+    let code_bytes = if options.form.is_built_in() { flash.saturating_sub(blob_bytes) } else { flash };
     let images = save_images(&report, machine, options)?;
     Ok(EmulateReport {
         machine: machine.name,

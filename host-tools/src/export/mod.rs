@@ -59,6 +59,8 @@ pub struct ExportReport {
     pub arena_lower_bound_bytes: u32,
     /// The operator with the largest live set.
     pub peak_op: String,
+    /// Bytes of baked biases, and of the time embedding that they stand for; `None` when nothing is baked.
+    pub baked_bytes: Option<[usize; 2]>,
     /// How the order of the operators was found.
     pub order: Order,
     /// Operators.
@@ -92,6 +94,7 @@ pub fn export_with_progress(
 ) -> Result<Exported> {
     checkpoint.config.validate()?;
     let mut pipeline = FloatPipeline::with_skips(checkpoint, options.rules.skips)?;
+    let mut baked_bytes = None;
     if !options.bake.is_empty() {
         let (timesteps, classes) = (options.bake.len(), checkpoint.config.num_classes());
         ensure!(
@@ -99,7 +102,9 @@ pub fn export_with_progress(
             "{timesteps} timesteps of {classes} classes and none make {} rows of baked biases; 512 at most: bake fewer steps",
             timesteps * (classes + 1)
         );
+        let embedding = pipeline.net().graph().time_bytes();
         pipeline.bake(&options.bake);
+        baked_bytes = Some([pipeline.net().graph().time_bytes(), embedding]);
     }
     let order = lower::best_order(pipeline.net().graph(), &options.rules, options.kernels);
     pipeline.reorder(&order.ops);
@@ -127,6 +132,7 @@ pub fn export_with_progress(
         arena_bytes: lowered.plan.peak,
         arena_lower_bound_bytes: lowered.plan.lower_bound,
         peak_op: lowered.names[lowered.plan.peak_op].clone(),
+        baked_bytes,
         order,
         op_count: lowered.ops.len(),
         macs_per_step: (0..graph.ops.len()).map(|index| graph.macs(index)).sum(),

@@ -61,6 +61,24 @@ fn the_images_are_those_of_the_whole_network() {
 }
 
 #[test]
+fn what_baking_gains_is_told_within_padding() {
+    let checkpoint = network(3);
+    let whole = blob(&checkpoint, &[]).len() as isize;
+    for steps in [1, 4, 16] {
+        let bake = timesteps_of(&checkpoint.config, &[steps]);
+        let trajectories = Trajectories { images: 1, ..Trajectories::default() }.within(&checkpoint.config, &bake);
+        let options = ExportOptions { trajectories, bake, ..ExportOptions::default() };
+        let exported = export(&checkpoint, &options).unwrap();
+        let [baked, embedding] = exported.report.baked_bytes.unwrap().map(|bytes| bytes as isize);
+        let (told, true_difference) = (baked - embedding, exported.bytes.len() as isize - whole);
+        // Arrays begin at multiples of 16: at most 15 bytes for each of the embedding's and each convolution's.
+        let padding = 16 * (8 + exported.report.op_count as isize);
+        assert!((told - true_difference).abs() < padding, "{steps} steps: {told}, truly {true_difference}");
+        assert_eq!(told > 0, true_difference > 0);
+    }
+}
+
+#[test]
 fn other_steps_are_refused_with_the_timestep() {
     let baked = blob(&network(0), &[4]);
     let error = drawn(&baked, 3, None).unwrap_err();

@@ -41,6 +41,23 @@ impl Graph {
         graph.tensors[graph.temb].channels = 2 * tembs.len();
         graph
     }
+
+    /// Bytes that time and class take in a blob, without padding: the embedding, its two layers, the classes, and each
+    /// convolution's time weights; or the timesteps and the baked biases.
+    #[must_use]
+    pub fn time_bytes(&self) -> usize {
+        // Integers, and a scale and a bias of each output.
+        let layer = |layer: &Linear| layer.weight.len() + 8 * layer.bias.len();
+        let bytes = |op: &Op| match op {
+            Op::TimeEmbed(op) => {
+                let floats = op.freq_dim / 2 + op.timesteps.len();
+                4 * floats + layer(&op.linear_1) + layer(&op.linear_2) + 2 * op.classes.len()
+            }
+            Op::Conv(op) => op.time.as_ref().map_or(0, |time| time.weight.len()),
+            Op::Attention(_) | Op::Narrow(_) => 0,
+        };
+        self.ops.iter().map(bytes).sum()
+    }
 }
 
 /// Per output channel what each temb projects to (the layer's own bias apart), in two halves: whole multiples of a 127th of the
