@@ -4,7 +4,6 @@
 //! the instructions exist. The conversions agree with [`crate::f16`] on every value (tests of the module above).
 
 use core::arch::x86_64::*;
-
 use core::mem::MaybeUninit;
 
 use half::f16;

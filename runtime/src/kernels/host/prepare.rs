@@ -69,7 +69,7 @@ impl Prepared {
     #[inline(always)]
     fn initialised(&self) -> &[u32] {
         let words = &self.words[..self.len];
-        // SAFETY: the first `len` words are initialised (`write`, `transform`), and MaybeUninit<u32> has the layout of u32.
+        // SAFETY: the first `len` words are initialised (`write`, `write_for`), and MaybeUninit<u32> has the layout of u32.
         unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
     }
 
@@ -85,7 +85,7 @@ impl Prepared {
     pub(super) fn write_for<V: Lanes>(&mut self, weight: &[u8], geometry: &Geometry, cout: usize) {
         let channels = cout.next_multiple_of(V::WIDTH);
         let [carry, inputs] = winograd::storage(geometry, channels);
-        let weights = 16 * geometry.pairs * channels;
+        let weights = winograd::PARTS * winograd::PARTS * geometry.pairs * channels;
         let transforms = winograd::suits(geometry) && weights + carry + inputs <= CAPACITY;
         let mut apart = Self::new();
         let direct = if transforms { &mut apart } else { &mut *self };
@@ -93,7 +93,7 @@ impl Prepared {
         if !transforms || !direct.is_ready() {
             return;
         }
-        let group = 16 * geometry.pairs * V::WIDTH;
+        let group = weights / channels * V::WIDTH;
         for (index, out) in self.words[..weights].chunks_exact_mut(group).enumerate() {
             winograd::transform_weights::<V>(apart.group(index).unwrap_or(&[]), geometry.pairs, out);
         }

@@ -31,7 +31,7 @@ pub(super) fn suits(geometry: &Geometry) -> bool {
 
 /// Words beside the weights of so many output channels: what a row leaves to the next, the [`RING`], and three vertical parts.
 pub(super) fn storage(geometry: &Geometry, channels: usize) -> [usize; 2] {
-    [(geometry.columns - 2) * channels, (RING + 3) * row_words(geometry)]
+    [2 * tiles(geometry) * channels, (RING + 3) * row_words(geometry)]
 }
 
 /// Words \[horizontal part\]\[pair\]\[tile\] of a row.
@@ -39,9 +39,9 @@ fn row_words(geometry: &Geometry) -> usize {
     PARTS * geometry.pairs * tiles(geometry)
 }
 
-/// Tiles of a row.
+/// Tiles of a row, which has a column of padding on either side.
 fn tiles(geometry: &Geometry) -> usize {
-    (geometry.columns - 2) / 2
+    geometry.columns.saturating_sub(2) / 2
 }
 
 /// Direct weights of a group, words \[ky\]\[pair\]\[kx\]\[lane\], to \[vertical part\]\[pair\]\[horizontal part\]\[lane\].
@@ -89,7 +89,7 @@ pub(super) fn row<V: Lanes, const AT_ONCE: usize>(
         horizontal_parts::<V>(taps.rows[k], &taps.geometry, row_of(ring, y + k + RING - 1));
     }
     vertical_parts(ring, y, planes);
-    let carry_words = (taps.geometry.columns - 2) * V::WIDTH;
+    let carry_words = 2 * tiles(&taps.geometry) * V::WIDTH;
     for (index, (weights, carry)) in weights.chunks_exact(group).zip(carry.chunks_exact_mut(carry_words)).enumerate() {
         let mut channels = target.begin::<V>(index * V::WIDTH);
         for x in (0..target.pixels()).step_by(BLOCK_PIXELS) {

@@ -66,7 +66,8 @@ unsafe extern "C" {
 
 /// As [`portable::strided_input`].
 pub fn strided_input(rows: [&[i16]; 5], g: &Geometry, x: usize, tiles: &mut [i16]) {
-    let regular = (g.kernel, g.stride) == (3, 2) && g.pairs > 0 && x % 2 == 0 && x + 2 * BLOCK_PIXELS + 2 <= g.columns;
+    let regular =
+        (g.kernel, g.stride) == (3, 2) && g.pairs > 0 && x.is_multiple_of(2) && x + 2 * BLOCK_PIXELS + 2 <= g.columns;
     let fits = tiles.len() >= 200 * g.pairs && tiles.as_ptr().cast::<u32>().is_aligned();
     if !regular || !fits || rows.iter().any(|row| row.len() < g.len() || !row.as_ptr().cast::<u32>().is_aligned()) {
         return portable::strided_input(rows, g, x, tiles);
