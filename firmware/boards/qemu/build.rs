@@ -27,8 +27,9 @@ fn main() {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
 
-    let shipped = here.join("../../../models/fashion-16.pdm");
-    let model = env::var_os("PICODREAM_MODEL").map_or(shipped, PathBuf::from);
+    let shipped = || "../../../models/fashion-16.pdm".into();
+    // A path that is not absolute begins in this folder.
+    let model = here.join(env::var_os("PICODREAM_MODEL").unwrap_or_else(shipped));
     println!("cargo::rerun-if-env-changed=PICODREAM_MODEL");
     println!("cargo::rerun-if-changed={}", model.display());
     println!("cargo::rustc-env=PICODREAM_MODEL_PATH={}", model.display());

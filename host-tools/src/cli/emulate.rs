@@ -3,7 +3,7 @@
 use std::mem::discriminant;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use picodream::sampler::AnySampler;
 use picodream::spacing::{AnySpacing, FewStep};
@@ -59,9 +59,9 @@ pub struct EmulateArgs {
     /// firmware carries every one [default: consistency for a model tuned for it, else ddim].
     #[arg(long, value_name = "NAME", value_parser = sampler_names())]
     sampler: Option<String>,
-    /// Share of ancestral noise in DDIM, 0 (deterministic) to 1.
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
-    eta: f32,
+    /// Share of ancestral noise in DDIM, 0 (deterministic) to 1 [default: 0].
+    #[arg(long, allow_negative_numbers = true)]
+    eta: Option<f32>,
     /// Read the blob into RAM at run time instead of building it into flash: one firmware for all blobs.
     #[arg(long)]
     loaded: bool,
@@ -100,7 +100,15 @@ pub fn run(args: &EmulateArgs, output: &Output) -> Result<()> {
     let header = model.header().map_err(|error| anyhow::anyhow!("{error}"))?;
     let rule = Rule::of(&files);
     let name = args.sampler.as_deref().unwrap_or(if rule == Rule::Consistency { "consistency" } else { "ddim" });
-    let sampler = sampler_named(name, args.eta);
+    let sampler = sampler_named(name, args.eta.unwrap_or(0.0));
+    ensure!(
+        args.eta.is_none() || matches!(sampler, Sampler::Ddim(_)),
+        "--eta was given, but {name} has no such share of noise on a board"
+    );
+    ensure!(
+        args.loaded || !matches!(sampler, Sampler::Listed { .. }),
+        "a firmware with the blob in flash has no {name}; --loaded has every sampler"
+    );
     let usual_steps = if sampler == Sampler::FewStep { Rule::Consistency } else { Rule::Ddim }.default_steps();
     let options = EmulateOptions {
         machine: args.core.clone().unwrap_or_else(|| args.machine.clone()),

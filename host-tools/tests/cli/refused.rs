@@ -48,6 +48,8 @@ fn bad_flags_are_one_sentence() {
     refused(&folder, &["bench", "--model", "nothing"], 1, &["nothing"]);
     refused(&folder, &["bench", "--snapshot", "counts.json", "--core", "m4"], 2, &["--snapshot"]);
     refused(&folder, &["emulate", "tiny.pdm", "--class", "hat"], 1, &["there is no class 'hat'"]);
+    refused(&folder, &["emulate", "tiny.pdm", "--sampler", "heun"], 1, &["flash has no heun", "--loaded"]);
+    refused(&folder, &["emulate", "tiny.pdm", "--loaded", "--sampler", "heun", "--eta", "1"], 1, &["--eta", "heun"]);
     refused(&folder, &["diff", "tiny.pdm", "--steps", "0"], 1, &["steps is 0"]);
     refused(&folder, &["diff", "tiny.pdm", "--class", "7"], 1, &["there is no class '7'"]);
 }
