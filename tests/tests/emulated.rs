@@ -6,24 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use picodream::sampler::{AnySampler, Consistency};
-use picodream::spacing::{AnySpacing, FewStep};
+use picodream::spacing::AnySpacing;
 use picodream::{Ddim, Ddpm, Model};
 use picodream_tools::config::{ImageConfig, UNetConfig};
 use picodream_tools::emulate::{
-    Class, EmulateOptions, EmulateReport, Form, MACHINES, Machine, Sampler, check_kernels, check_ready, emulate,
+    Class, EmulateOptions, EmulateReport, Form, MACHINES, Machine, Sampler, check_kernels, check_ready, emulate, listed,
 };
 use picodream_tools::export::{ExportOptions, Kernels, Trajectories, export, timesteps_of};
 use picodream_tools::files;
 use picodream_tools::float::random;
-use picodream_tools::sampling::{
-    Network, Request, SamplerChoice, Settings, available_threads, default_class, draw, usual_spacing,
-};
+use picodream_tools::sampling::{Network, Request, SamplerChoice, Settings, available_threads, default_class, draw};
 
 const SEEDS: u32 = 8;
 const STEPS: u16 = 2;
@@ -288,27 +285,26 @@ fn every_listed_sampler_has_the_same_bits() {
     }
     let path = write_odd(&scratch("every_listed"));
     // Every sampler over its usual levels, as `picodream sample` draws, and DDIM over all others.
-    let usual_of = |sampler: &SamplerChoice| {
-        let usual = discriminant(&usual_spacing(sampler, FewStep::ECT));
-        AnySpacing::ALL.iter().position(|(_, spacing)| discriminant(spacing) == usual).unwrap()
-    };
-    let usual = AnySampler::ALL.iter().enumerate().map(|(number, (_, sampler))| (number, usual_of(sampler)));
+    let usual = (0..AnySampler::ALL.len()).map(|number| (listed(number), number, None));
     let ddim = AnySampler::ALL.iter().position(|(name, _)| *name == "ddim").unwrap();
-    let pairs: Vec<(usize, usize)> = usual.chain((1..AnySpacing::ALL.len()).map(|spacing| (ddim, spacing))).collect();
+    let others = AnySpacing::ALL.into_iter().enumerate().skip(1).map(|(spacing, (_, levels))| {
+        (Sampler::Listed { sampler: ddim as u16, spacing: spacing as u16 }, ddim, Some(levels))
+    });
+    let all: Vec<(Sampler, usize, Option<AnySpacing>)> = usual.chain(others).collect();
     let draw_on = |machine: &str| {
-        for &(number, levels) in &pairs {
-            let ((name, sampler), (over, spacing)) = (AnySampler::ALL[number], AnySpacing::ALL[levels]);
-            let settings = Settings { steps: 4, sampler, spacing: Some(spacing), ..Settings::default() };
+        for &(sampler, number, spacing) in &all {
+            let (name, on_host) = AnySampler::ALL[number];
+            let settings = Settings { steps: 4, sampler: on_host, spacing, ..Settings::default() };
             let want = host_crcs(&ODD, &settings, Class::BySeed);
             let options = EmulateOptions {
                 machine: machine.into(),
                 steps: 4,
-                sampler: Sampler::Listed { sampler: number as u16, spacing: levels as u16 },
+                sampler,
                 form: Form::Loaded,
                 ..EmulateOptions::default()
             };
             let report = emulate(&path, &options).unwrap();
-            assert_eq!(crcs(&report), want[..1], "{name} over {over} on {machine}");
+            assert_eq!(crcs(&report), want[..1], "{name} over {spacing:?} on {machine}");
         }
     };
     std::thread::scope(|scope| {
@@ -324,23 +320,28 @@ fn product_fits_the_chip_and_its_log_says_so() {
         return;
     }
     let folder = scratch("product");
-    // Every model on the Cortex-M4F, and the largest of the usual limit on the Cortex-M3 too.
+    // Every model on the Cortex-M4F, and on the Cortex-M3 the largest of the usual limit with either sampler.
     let on = |machine: &'static str| move |(name, path)| (name, path, machine);
-    let usual = shipped().into_iter().filter(|(name, _)| flash_limit_bytes(name) == FLASH_LIMIT_BYTES);
-    let largest = usual.max_by_key(|(_, path)| path.metadata().unwrap().len());
-    for (name, path, machine) in shipped().into_iter().map(on("mps2-an386")).chain(largest.map(on("mps2-an385"))) {
+    let largest = |tuned: bool| {
+        let usual = shipped().into_iter().filter(|(name, _)| flash_limit_bytes(name) == FLASH_LIMIT_BYTES);
+        usual
+            .filter(|(name, _)| name.ends_with("-fast") == tuned)
+            .max_by_key(|(_, path)| path.metadata().unwrap().len())
+    };
+    let on_m3 = [largest(false), largest(true)].into_iter().map(|model| on("mps2-an385")(model.unwrap()));
+    for (name, path, machine) in shipped().into_iter().map(on("mps2-an386")).chain(on_m3) {
         let blob = files::read(&path).unwrap();
         let model = Model::parse(&blob).unwrap();
         let header = model.header().unwrap();
         // By the sampler that the model was made for.
-        let (sampler, form, on_host) = if header.few_steps > 0 {
-            (Sampler::FewStep, Form::BuiltInFewStep, SamplerChoice::Consistency(Consistency::default()))
+        let (sampler, on_host) = if header.few_steps > 0 {
+            (Sampler::FewStep, SamplerChoice::Consistency(Consistency::default()))
         } else {
-            (Sampler::Ddim(0.0), Form::BuiltIn, SamplerChoice::Ddim(Ddim::default()))
+            (Sampler::Ddim(0.0), SamplerChoice::Ddim(Ddim::default()))
         };
         let settings = Settings { steps: 1, sampler: on_host, ..Settings::default() };
         let options = EmulateOptions { machine: machine.into(), steps: 1, seed: 7, ..EmulateOptions::default() };
-        let options = EmulateOptions { sampler, form, out: Some(folder.clone()), ..options };
+        let options = EmulateOptions { sampler, out: Some(folder.clone()), ..options };
         let report = emulate(&path, &options).unwrap();
         assert_eq!(crcs(&report), host_crcs(&blob, &settings, Class::BySeed)[7..], "{name}");
         assert_eq!((report.model.as_str(), report.machine), (name.as_str(), machine));

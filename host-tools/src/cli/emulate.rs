@@ -1,21 +1,20 @@
 //! `picodream emulate`: draw on an emulated Cortex-M.
 
-use std::mem::discriminant;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 use picodream::sampler::AnySampler;
-use picodream::spacing::{AnySpacing, FewStep};
 
 use super::output::Output;
 use super::rule::Rule;
 use super::sampling_args::sampler_names;
 use super::shipped::{ModelFiles, class_names};
 use crate::data::class_index;
-use crate::emulate::{Class, DEFAULT_MACHINE, EmulateOptions, EmulateReport, EmulatedImage, Form, Sampler, emulate};
+use crate::emulate::{
+    Class, DEFAULT_MACHINE, EmulateOptions, EmulateReport, EmulatedImage, Form, Sampler, emulate, listed,
+};
 use crate::picture::Picture;
-use crate::sampling::usual_spacing;
 
 /// Draw images on an emulated microcontroller, and bring back what it took.
 ///
@@ -72,19 +71,12 @@ pub struct EmulateArgs {
 
 /// A sampler by its name, with its usual levels.
 fn sampler_named(name: &str, eta: f32) -> Sampler {
-    // The name has been checked, and the lists are short.
-    let (sampler, (_, choice)) = AnySampler::ALL
-        .into_iter()
-        .enumerate()
-        .find(|(_, (known, _))| *known == name)
-        .unwrap_or((0, AnySampler::ALL[0]));
-    let usual = discriminant(&usual_spacing(&choice, FewStep::ECT));
-    let spacing = AnySpacing::ALL.iter().position(|(_, spacing)| discriminant(spacing) == usual).unwrap_or_default();
     match name {
         "ddim" => Sampler::Ddim(eta),
         "ddpm" => Sampler::Ddpm,
         "consistency" => Sampler::FewStep,
-        _ => Sampler::Listed { sampler: sampler as u16, spacing: spacing as u16 },
+        // The name has been checked.
+        _ => listed(AnySampler::ALL.iter().position(|(known, _)| *known == name).unwrap_or_default()),
     }
 }
 
@@ -118,11 +110,7 @@ pub fn run(args: &EmulateArgs, output: &Output) -> Result<()> {
         class,
         guidance: args.guidance,
         sampler,
-        form: match (args.loaded, sampler) {
-            (true, _) => Form::Loaded,
-            (false, Sampler::FewStep) => Form::BuiltInFewStep,
-            (false, _) => Form::BuiltIn,
-        },
+        form: if args.loaded { Form::Loaded } else { Form::BuiltIn },
         out: Some(args.out.clone()),
         ..EmulateOptions::default()
     };

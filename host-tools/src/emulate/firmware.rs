@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use picodream_wire::Sampler;
+
 use super::machines::Machine;
 use crate::files;
 
@@ -14,7 +16,7 @@ use crate::files;
 pub enum Form {
     /// Part of the program, in flash, with an arena of exactly its size: a product. Built anew for each blob.
     BuiltIn,
-    /// The same with the sampler of few-step models and no other.
+    /// The same with the sampler of few-step models and no other; [`Form::BuiltIn`] becomes it for that sampler.
     BuiltInFewStep,
     /// Read into RAM when the program runs, and checked by the board. One build for all blobs.
     Loaded,
@@ -25,6 +27,14 @@ pub enum Form {
 }
 
 impl Form {
+    /// The form that has a sampler.
+    pub(super) fn with(self, sampler: Sampler) -> Self {
+        match (self, sampler) {
+            (Self::BuiltIn, Sampler::FewStep) => Self::BuiltInFewStep,
+            (form, _) => form,
+        }
+    }
+
     /// Whether the blob is part of the program.
     pub(super) fn is_built_in(self) -> bool {
         matches!(self, Self::BuiltIn | Self::BuiltInFewStep)

@@ -9,12 +9,15 @@ mod machines;
 pub(crate) mod qemu;
 mod report;
 
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use picodream::Model;
 use picodream::blob::{Algorithm, Op};
+use picodream::sampler::AnySampler;
+use picodream::spacing::{AnySpacing, FewStep};
 use picodream_wire::Request;
 use serde::{Serialize, Serializer};
 
@@ -23,6 +26,7 @@ pub use kernels::{KernelsReport, check_kernels};
 pub use machines::{DEFAULT_MACHINE, MACHINES, Machine};
 pub use picodream_wire::{Class, Sampler};
 
+use crate::sampling::usual_spacing;
 use crate::{files, picture};
 use report::Report;
 
@@ -130,6 +134,14 @@ pub struct EmulatedImage {
     pub pixels: Vec<u8>,
 }
 
+/// Sampler `number` of the runtime's list, over the levels of noise that are usual for it.
+#[must_use]
+pub fn listed(number: usize) -> Sampler {
+    let usual = AnySampler::ALL.get(number).map(|(_, sampler)| discriminant(&usual_spacing(sampler, FewStep::ECT)));
+    let spacing = AnySpacing::ALL.iter().position(|(_, spacing)| Some(discriminant(spacing)) == usual);
+    Sampler::Listed { sampler: number as u16, spacing: spacing.unwrap_or_default() as u16 }
+}
+
 /// Draws with the blob at `path` on an emulated machine.
 ///
 /// # Errors
@@ -140,10 +152,11 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
     ensure!(options.count > 0, "count is 0, but at least one image must be drawn");
     qemu::check_installed()?;
     let blob = files::read(path)?;
-    if options.form.is_built_in() {
+    let form = options.form.with(options.sampler);
+    if form.is_built_in() {
         Model::parse(&blob).with_context(|| format!("{} cannot be built into a firmware", path.display()))?;
     }
-    let elf = firmware::build(machine, options.form, path)?;
+    let elf = firmware::build(machine, form, path)?;
     let started = Instant::now();
     let request = request(options);
     let run = qemu::run(&qemu::Job {
@@ -166,7 +179,7 @@ pub fn emulate(path: &Path, options: &EmulateOptions) -> Result<EmulateReport> {
 
     let flash = flash::flash_bytes(&elf)?;
     let blob_bytes = blob.len() as u64;
-    let code_bytes = if options.form.is_built_in() { flash.saturating_sub(blob_bytes) } else { flash };
+    let code_bytes = if form.is_built_in() { flash.saturating_sub(blob_bytes) } else { flash };
     let images = save_images(&report, machine, options)?;
     Ok(EmulateReport {
         machine: machine.name,

@@ -314,3 +314,23 @@ pub(super) fn check_feed(run: FeedLoop) {
         }
     }
 }
+
+/// Holds the SiLU of such a loop to [`Quantiser::quantise`] for every number that it tells apart, and beyond its limits.
+pub(super) fn check_silu(run: FeedLoop) {
+    const CHANNELS: usize = 16;
+    let geometry = Geometry { kernel: 1, stride: 1, pairs: CHANNELS / 2, columns: BLOCK_PIXELS };
+    let mut row = vec![0; geometry.len()];
+    for multiplier in [16.0, 511.9375] {
+        let quantiser = Quantiser::new(true, multiplier, 2047);
+        let feed = Feed { values: &[], channels: CHANNELS, affine: &[], quantiser };
+        for start in (-(1 << 18)..1 << 18).step_by(geometry.len()) {
+            let floats: Vec<f32> = (start..).take(geometry.len()).map(|x| x as f32).collect();
+            let source = RowSource { elements: Elements::F32(&floats), first: 0, width: BLOCK_PIXELS, doubled: false };
+            assert!(run(&source, &feed, &mut FeedTarget { row: &mut row, geometry, column: 0, channel: 0 }));
+            for (at, x) in floats.iter().enumerate() {
+                let got = row[geometry.index(at / CHANNELS, at % CHANNELS)];
+                assert_eq!(got, quantiser.quantise(*x), "SiLU of {x}, times {multiplier}");
+            }
+        }
+    }
+}

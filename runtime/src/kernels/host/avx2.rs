@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 
 use half::f16;
 
-use super::lanes::{DIMS, Lanes};
+use super::lanes::{DIMS, Lanes, MAX_WIDTH, Mixing};
 use super::prepare::Block;
 
 /// Eight lanes.
@@ -17,6 +17,7 @@ pub(super) struct Avx2(__m256i);
 
 impl Lanes for Avx2 {
     const WIDTH: usize = 8;
+    const LEAST_PAIRS: usize = 9;
     type Floats = __m256;
 
     #[inline(always)]
@@ -158,7 +159,9 @@ impl Lanes for Avx2 {
         // SAFETY: AVX exists.
         unsafe { _mm256_mul_ps(a, b) }
     }
+}
 
+impl Mixing for Avx2 {
     #[inline(always)]
     fn div(a: __m256, b: __m256) -> __m256 {
         // SAFETY: AVX exists.
@@ -178,7 +181,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn load_columns(rows: &[&[f16]; 16]) -> [__m256; DIMS] {
+    fn load_columns(rows: &[&[f16]; MAX_WIDTH]) -> [__m256; DIMS] {
         let mut columns = [Self::splat(0.0); DIMS];
         for (half, columns) in columns.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             if rows[0].len() <= 8 * half {

@@ -9,7 +9,7 @@ use core::mem::MaybeUninit;
 use half::f16;
 
 use super::avx2::Avx2;
-use super::lanes::{DIMS, Lanes};
+use super::lanes::{DIMS, Lanes, MAX_WIDTH, Mixing};
 use super::prepare::Block;
 
 /// Sixteen lanes.
@@ -18,6 +18,7 @@ pub(super) struct Avx512(__m512i);
 
 impl Lanes for Avx512 {
     const WIDTH: usize = 16;
+    const LEAST_PAIRS: usize = 9;
     type Floats = __m512;
 
     #[inline(always)]
@@ -167,7 +168,9 @@ impl Lanes for Avx512 {
         // SAFETY: AVX-512 exists.
         unsafe { _mm512_mul_ps(a, b) }
     }
+}
 
+impl Mixing for Avx512 {
     #[inline(always)]
     fn div(a: __m512, b: __m512) -> __m512 {
         // SAFETY: AVX-512 exists.
@@ -187,7 +190,7 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn load_columns(rows: &[&[f16]; 16]) -> [__m512; DIMS] {
+    fn load_columns(rows: &[&[f16]; MAX_WIDTH]) -> [__m512; DIMS] {
         let mut columns = [Self::splat(0.0); DIMS];
         // SAFETY: AVX-512 exists; sixteen halves of a row are there, and the loads ask for no alignment.
         unsafe {

@@ -1,4 +1,4 @@
-//! Vectors of output channels: what the row loop needs of them, and one of plain arrays for every computer.
+//! Vectors: of output channels in the row loops, of keys or channels in attention; and those of plain arrays for every computer.
 
 use core::mem::MaybeUninit;
 
@@ -7,16 +7,22 @@ use half::f16;
 use super::prepare::{self, Block};
 use crate::f16 as convert;
 
-/// Dimensions of keys that [`Lanes::load_columns`] loads.
+/// Most lanes of a vector.
+pub(super) const MAX_WIDTH: usize = 16;
+
+/// Dimensions of keys that [`Mixing::load_columns`] loads.
 pub(super) const DIMS: usize = 16;
 
-/// 32-bit lanes, one an output channel.
+/// 32-bit lanes, each an output channel.
 ///
 /// The implementations with processor features call instructions that only some processors have: they are used only inside
 /// functions with those `target_feature`s, into which everything here is inlined.
 pub(super) trait Lanes: Copy {
     /// Number of lanes.
     const WIDTH: usize;
+    /// Pairs of input channels from which on `winograd.rs` was measured faster than nine products (layers of the shipped models:
+    /// 1, 2, 4, 8 pairs and more).
+    const LEAST_PAIRS: usize;
     /// The same number of f32.
     type Floats: Copy;
 
@@ -52,7 +58,7 @@ pub(super) trait Lanes: Copy {
     /// The first and the second of each pair of f32 from memory.
     #[inline(always)]
     fn load_pairs(pairs: &[f32]) -> [Self::Floats; 2] {
-        let mut lanes = [[0.0; 16]; 2];
+        let mut lanes = [[0.0; MAX_WIDTH]; 2];
         for (lane, [first, second]) in pairs.as_chunks::<2>().0.iter().enumerate().take(Self::WIDTH) {
             (lanes[0][lane], lanes[1][lane]) = (*first, *second);
         }
@@ -61,7 +67,7 @@ pub(super) trait Lanes: Copy {
     /// The inverse of [`Lanes::load_pairs`].
     #[inline(always)]
     fn store_pairs(values: [Self::Floats; 2], pairs: &mut [f32]) {
-        let mut lanes = [[0.0; 16]; 2];
+        let mut lanes = [[0.0; MAX_WIDTH]; 2];
         Self::store_floats(values[0], &mut lanes[0]);
         Self::store_floats(values[1], &mut lanes[1]);
         for (lane, pair) in pairs.as_chunks_mut::<2>().0.iter_mut().enumerate().take(Self::WIDTH) {
@@ -78,6 +84,10 @@ pub(super) trait Lanes: Copy {
     fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// a · b.
     fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+}
+
+/// What attention needs of them besides.
+pub(super) trait Mixing: Lanes {
     /// a / b.
     fn div(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// The larger; b where one is NaN.
@@ -85,7 +95,18 @@ pub(super) trait Lanes: Copy {
     /// The same in every lane.
     fn splat(value: f32) -> Self::Floats;
     /// Element d of each of the first rows, as many as lanes, in vector d: all 16 or the first 8.
-    fn load_columns(rows: &[&[f16]; 16]) -> [Self::Floats; DIMS];
+    fn load_columns(rows: &[&[f16]; MAX_WIDTH]) -> [Self::Floats; DIMS];
+}
+
+/// f32 to all of `out`, which may have fewer places than there are lanes.
+#[inline(always)]
+pub(super) fn store_floats<V: Lanes>(values: V::Floats, out: &mut [f32]) {
+    if out.len() == V::WIDTH {
+        return V::store_floats(values, out);
+    }
+    let mut lanes = [0.0; MAX_WIDTH];
+    V::store_floats(values, &mut lanes);
+    out.copy_from_slice(&lanes[..out.len()]);
 }
 
 /// Plain arrays, which the compiler turns into whatever vectors the build allows.
@@ -94,6 +115,7 @@ pub(super) struct Plain([i32; 8]);
 
 impl Lanes for Plain {
     const WIDTH: usize = 8;
+    const LEAST_PAIRS: usize = 4;
     type Floats = [f32; 8];
 
     #[inline(always)]
@@ -210,26 +232,6 @@ impl Lanes for Plain {
     #[inline(always)]
     fn mul(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         core::array::from_fn(|i| a[i] * b[i])
-    }
-
-    #[inline(always)]
-    fn div(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        core::array::from_fn(|i| a[i] / b[i])
-    }
-
-    #[inline(always)]
-    fn max(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        core::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
-    }
-
-    #[inline(always)]
-    fn splat(value: f32) -> [f32; 8] {
-        [value; 8]
-    }
-
-    #[inline(always)]
-    fn load_columns(rows: &[&[f16]; 16]) -> [[f32; 8]; DIMS] {
-        core::array::from_fn(|d| core::array::from_fn(|k| rows[k].get(d).map_or(0.0, |half| convert::to_f32(*half))))
     }
 }
 

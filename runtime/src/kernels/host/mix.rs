@@ -3,7 +3,7 @@
 //! The same f32 operations in the same order as the plain loop (`ops/attention.rs`): lanes are keys or channels, never parts of
 //! one sum.
 
-use super::lanes::{DIMS, Lanes};
+use super::lanes::{DIMS, MAX_WIDTH, Mixing, store_floats};
 use crate::blob::QUERY_PIXELS;
 use crate::kernels::Mix;
 use crate::math;
@@ -11,10 +11,10 @@ use crate::math;
 /// Mixes the values; `false` when a head is not whole vectors of channels.
 ///
 /// The scratch holds the scores of a vector of keys query by query: \[keys / lanes\]\[query\]\[lane\], the last vector only as long
-/// as there are keys. To be inlined into a function with the features of `V`; without closures, which are compiled apart and lack
-/// them.
+/// as there are keys. To be inlined into a function with the features of `V`; without closures around vectors, which are compiled
+/// apart and lack them.
 #[inline(always)]
-pub(super) fn mix<V: Lanes>(mix: &mut Mix<'_>) -> bool {
+pub(super) fn mix<V: Mixing>(mix: &mut Mix<'_>) -> bool {
     let dim = mix.channels / mix.heads.max(1);
     if dim == 0 || !dim.is_multiple_of(V::WIDTH) || mix.tokens == 0 || mix.pixels == 0 {
         return false;
@@ -27,18 +27,17 @@ pub(super) fn mix<V: Lanes>(mix: &mut Mix<'_>) -> bool {
             let slots = mix.scores[j * QUERY_PIXELS..].chunks_exact_mut(count);
             for ((score, largest), slots) in scores.into_iter().zip(&mut largest).zip(slots) {
                 *largest = V::max(score, *largest);
-                if count == V::WIDTH {
-                    V::store_floats(score, slots);
-                } else {
-                    let mut lanes = [0.0; 16];
-                    V::store_floats(score, &mut lanes);
-                    slots.copy_from_slice(&lanes[..count]);
-                }
+                store_floats::<V>(score, slots);
             }
         }
-        let mut total = [0.0f32; QUERY_PIXELS];
+        let (mut most, mut total) = ([f32::MIN; QUERY_PIXELS], [0.0f32; QUERY_PIXELS]);
+        for (most, largest) in most.iter_mut().zip(largest) {
+            let mut lanes = [f32::MIN; MAX_WIDTH];
+            V::store_floats(largest, &mut lanes);
+            *most = lanes.into_iter().fold(f32::MIN, |a, b| if b > a { b } else { a });
+        }
         for scores in mix.scores[..mix.tokens * QUERY_PIXELS].chunks_mut(V::WIDTH * QUERY_PIXELS) {
-            exponentials::<V>(scores, &largest, &mut total);
+            exponentials(scores, most, &mut total);
         }
         for first in (head * dim..(head + 1) * dim).step_by(V::WIDTH) {
             values::<V>(mix, first, total);
@@ -49,11 +48,11 @@ pub(super) fn mix<V: Lanes>(mix: &mut Mix<'_>) -> bool {
 
 /// Query · key of four queries and a vector of keys from `j` on (past the last, the last again).
 #[inline(always)]
-fn scores<V: Lanes>(mix: &Mix<'_>, first: usize, dim: usize, j: usize) -> [V::Floats; QUERY_PIXELS] {
+fn scores<V: Mixing>(mix: &Mix<'_>, first: usize, dim: usize, j: usize) -> [V::Floats; QUERY_PIXELS] {
     let mut sums = [V::splat(0.0); QUERY_PIXELS];
     for start in (0..dim).step_by(DIMS) {
         let len = DIMS.min(dim - start);
-        let mut rows = [&mix.kv[..0]; 16];
+        let mut rows = [&mix.kv[..0]; MAX_WIDTH];
         for (k, row) in rows.iter_mut().enumerate().take(V::WIDTH) {
             *row = &mix.kv[(j + k).min(mix.tokens - 1) * 2 * mix.channels + first + start..][..len];
         }
@@ -74,12 +73,9 @@ fn scores<V: Lanes>(mix: &Mix<'_>, first: usize, dim: usize, j: usize) -> [V::Fl
 
 /// e^(score − largest) of a vector of keys in place, added to the totals key by key.
 #[inline(always)]
-fn exponentials<V: Lanes>(scores: &mut [f32], largest: &[V::Floats; QUERY_PIXELS], total: &mut [f32; QUERY_PIXELS]) {
+fn exponentials(scores: &mut [f32], largest: [f32; QUERY_PIXELS], total: &mut [f32; QUERY_PIXELS]) {
     let count = scores.len() / QUERY_PIXELS;
     for (scores, largest) in scores.chunks_exact_mut(count).zip(largest) {
-        let mut lanes = [f32::MIN; 16];
-        V::store_floats(*largest, &mut lanes);
-        let largest = lanes[..V::WIDTH].iter().fold(f32::MIN, |a, b| if *b > a { *b } else { a });
         for score in scores {
             *score = math::exp(*score - largest);
         }
@@ -101,7 +97,7 @@ fn by_query(scores: &[f32]) -> [&[f32]; QUERY_PIXELS] {
 
 /// Σ weight · value / total for a vector of channels, written over the queries.
 #[inline(always)]
-fn values<V: Lanes>(mix: &mut Mix<'_>, first: usize, total: [f32; QUERY_PIXELS]) {
+fn values<V: Mixing>(mix: &mut Mix<'_>, first: usize, total: [f32; QUERY_PIXELS]) {
     let mut sums = [V::splat(0.0); QUERY_PIXELS];
     let kv = mix.kv[..mix.tokens * 2 * mix.channels].chunks(V::WIDTH * 2 * mix.channels);
     for (weights, kv) in mix.scores.chunks(V::WIDTH * QUERY_PIXELS).zip(kv) {

@@ -246,9 +246,14 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn every_fed_row_is_the_definition() {
         if detect::level() >= Level::Avx2 {
-            check::check_feed(feed_row);
             // SAFETY: the processor has what the function is compiled for.
-            check::check_feed(|source, feed, target| unsafe { feed::feed(source, feed, target) });
+            let avx2 = |source: &RowSource<'_>, feed: &Feed<'_>, target: &mut FeedTarget<'_>| unsafe {
+                feed::feed(source, feed, target)
+            };
+            for run in [feed_row, avx2] {
+                check::check_feed(run);
+                check::check_silu(run);
+            }
         }
     }
 

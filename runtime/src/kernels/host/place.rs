@@ -22,6 +22,7 @@ pub(super) fn place(
     let (column, channel) = (target.column + (x << u32::from(doubled)), target.channel + channel);
     // From a pair of channels to the next it is always as far.
     let (first, pitch) = (geometry.index(column, channel), geometry.index(0, 2));
+    // Attention's blocks of a few queries.
     if pixels == BLOCK_PIXELS / 2 && !doubled && geometry.is_contiguous() {
         for (pair, words) in words.iter().enumerate() {
             store_half(target.row, first + pair * pitch, _mm256_castsi256_si128(*words));

@@ -86,7 +86,7 @@ impl Prepared {
         let channels = cout.next_multiple_of(V::WIDTH);
         let [carry, inputs] = winograd::storage(geometry, channels);
         let weights = winograd::PARTS * winograd::PARTS * geometry.pairs * channels;
-        let transforms = winograd::suits(geometry) && weights + carry + inputs <= CAPACITY;
+        let transforms = winograd::suits::<V>(geometry) && weights + carry + inputs <= CAPACITY;
         let mut apart = Self::new();
         let direct = if transforms { &mut apart } else { &mut *self };
         direct.write::<V>(weight, cout);

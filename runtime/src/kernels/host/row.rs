@@ -5,15 +5,12 @@
 
 use half::f16;
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, MAX_WIDTH, store_floats};
 use super::prepare::Prepared;
 use super::winograd;
 use crate::blob::BLOCK_PIXELS;
 use crate::kernels::{Finish, Residual, Taps};
 use crate::tensor::ElementsMut;
-
-/// Most lanes of a vector.
-const MAX_WIDTH: usize = 16;
 
 /// Writes output row `y`; `AT_ONCE` as in [`winograd::row`]. `false` when nothing is prepared.
 #[inline(always)]
@@ -148,14 +145,8 @@ impl Target<'_, '_> {
         };
         let stored = match &mut self.out {
             ElementsMut::F16(out) => store::<V>(value, &mut out[at..], channels.count),
-            ElementsMut::F32(out) if channels.count == V::WIDTH => {
-                V::store_floats(value, &mut out[at..]);
-                value
-            }
             ElementsMut::F32(out) => {
-                let mut lanes = [0.0; MAX_WIDTH];
-                V::store_floats(value, &mut lanes);
-                out[at..at + channels.count].copy_from_slice(&lanes[..channels.count]);
+                store_floats::<V>(value, &mut out[at..at + channels.count]);
                 value
             }
         };

@@ -18,15 +18,12 @@ const TILES: usize = BLOCK_PIXELS / 2;
 /// Vertical parts, and horizontal parts of each.
 pub(super) const PARTS: usize = 4;
 
-/// Pairs of input channels from which on this is faster than nine products.
-const LEAST_PAIRS: usize = 4;
-
 /// Input rows that are kept with their horizontal parts.
 const RING: usize = 4;
 
 /// Whether a layer is computed so.
-pub(super) fn suits(geometry: &Geometry) -> bool {
-    (geometry.kernel, geometry.stride) == (3, 1) && geometry.pairs >= LEAST_PAIRS
+pub(super) fn suits<V: Lanes>(geometry: &Geometry) -> bool {
+    (geometry.kernel, geometry.stride) == (3, 1) && geometry.pairs >= V::LEAST_PAIRS
 }
 
 /// Words beside the weights of so many output channels: what a row leaves to the next, the [`RING`], and three vertical parts.
